@@ -1,0 +1,19 @@
+//! Small types that every layer shares: no I/O, no clock, no decisions.
+
+mod exit;
+mod name;
+mod pid;
+mod process;
+mod signal;
+mod tick;
+
+pub use exit::{Errno, ExecFailure, Exit};
+pub use name::{BadName, JobId, JobRef, Name, RequestId};
+pub use pid::{Pgid, Pid, ProcId};
+pub use process::Process;
+pub use signal::Signal;
+pub use tick::Tick;
+
+/// Time between asking (SIGTERM) and forcing (SIGKILL) where nobody asked for another.
+/// Fits inside `docker stop`'s 10 s with room for the phases that follow.
+pub const GRACE: std::time::Duration = std::time::Duration::from_secs(7);

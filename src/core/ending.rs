@@ -1,0 +1,202 @@
+//! Ending a set of processes: ask, wait, force.
+//!
+//! Everything that the first look finds gets SIGTERM, and SIGCONT if it is stopped. What appears later is
+//! asked only once its parent has ended, that is when it has become our own child: a process that one of
+//! them starts in order to save its work must not be shot down by the second look. When the grace is over,
+//! everything gets SIGKILL, look after look, until nobody is left; that nobody is left is a fact from
+//! outside (no child left to wait for), not a conclusion of this module.
+//!
+//! It promises: nothing is killed before it was asked, or had its grace; nothing is asked twice; there is
+//! a deadline as long as somebody is left.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::base::{Pid, ProcId, Process, Signal, Tick};
+
+/// Between two looks that are made because a child ended.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks after SIGKILL: doubles from the first to the second.
+const KILL_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// A process that SIGKILL has not ended after this time is called stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(2);
+/// Between two times that what is stuck is named.
+pub const STUCK_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Said {
+    Term,
+    Kill,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    me: Pid,
+    kill_at: Tick,
+    told: BTreeMap<ProcId, Said>,
+    first: bool,
+    last_look: Option<Tick>,
+    next_look: Option<Tick>,
+    pause: Duration,
+}
+
+impl Ending {
+    /// Begins to end what is below `me`, the caller. The first look is due at once.
+    pub fn begin(now: Tick, me: Pid, grace: Duration) -> Ending {
+        Ending {
+            me,
+            kill_at: now + grace,
+            told: BTreeMap::new(),
+            first: true,
+            last_look: None,
+            next_look: Some(now),
+            pause: KILL_PAUSE.0,
+        }
+    }
+
+    /// Forces earlier than it was going to. Never later.
+    pub fn hurry(&mut self, kill_at: Tick) {
+        self.kill_at = self.kill_at.min(kill_at);
+    }
+
+    /// A child of ours ended: its own children may be ours now.
+    pub fn child_ended(&mut self, now: Tick) {
+        let due = self.last_look.map_or(now, |last| (last + LOOK_PAUSE).max(now));
+        self.next_look = Some(self.next_look.map_or(due, |next| next.min(due)));
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Tick {
+        let kill = if self.is_forcing() { None } else { Some(self.kill_at) };
+        let due = [kill, self.next_look].into_iter().flatten().min();
+        due.unwrap_or(self.kill_at)
+    }
+
+    /// Whether a look is due.
+    pub fn wants_look(&self, now: Tick) -> bool {
+        now >= self.deadline()
+    }
+
+    /// Since when SIGKILL is being sent.
+    pub fn forced_for(&self, now: Tick) -> Option<Duration> {
+        (now >= self.kill_at).then(|| now.since(self.kill_at))
+    }
+
+    fn is_forcing(&self) -> bool {
+        self.last_look.is_some_and(|last| last >= self.kill_at)
+    }
+
+    /// Takes what a look saw; answers with the signals to send, in order.
+    pub fn looked(&mut self, now: Tick, seen: &[Process]) -> Vec<(Pid, Signal)> {
+        let mut signals = Vec::new();
+        let forcing = now >= self.kill_at;
+        let mut news = false;
+        for process in seen.iter().filter(|p| p.id.pid != self.me && !p.is_dead()) {
+            let said = self.told.get(&process.id).copied();
+            let pid = process.id.pid;
+            if forcing && said != Some(Said::Kill) {
+                signals.push((pid, Signal::KILL));
+                self.told.insert(process.id, Said::Kill);
+                news = true;
+            } else if !forcing && said.is_none() && (self.first || process.parent == Some(self.me)) {
+                signals.push((pid, Signal::TERM));
+                if process.is_stopped() {
+                    signals.push((pid, Signal::CONT));
+                }
+                self.told.insert(process.id, Said::Term);
+            }
+        }
+        self.first = false;
+        self.last_look = Some(now);
+        self.next_look = match (forcing, news) {
+            (false, _) => None,
+            (true, true) => Some(now),
+            (true, false) => Some(now + self.pause),
+        };
+        if forcing && !news {
+            self.pause = (self.pause * 2).min(KILL_PAUSE.1);
+        }
+        signals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Pid = Pid::INIT;
+
+    fn process(pid: i32, parent: i32, state: char) -> Process {
+        let id = ProcId { pid: Pid::new(pid).unwrap(), start: 1 };
+        Process { id, parent: Pid::new(parent), state, threads: 1, comm: "x".into() }
+    }
+
+    fn at(ms: u64) -> Tick {
+        Tick(ms * 1000)
+    }
+
+    fn said(signals: Vec<(Pid, Signal)>) -> Vec<(i32, &'static str)> {
+        let name = |s| match s {
+            Signal::TERM => "TERM",
+            Signal::CONT => "CONT",
+            Signal::KILL => "KILL",
+            _ => "?",
+        };
+        signals.into_iter().map(|(pid, signal)| (pid.get(), name(signal))).collect()
+    }
+
+    #[test]
+    fn everything_is_asked_then_forced() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7));
+        assert!(ending.wants_look(at(0)));
+        let seen = [process(1, 0, 'S'), process(2, 1, 'S'), process(3, 2, 'T'), process(4, 1, 'Z')];
+        assert_eq!(said(ending.looked(at(0), &seen)), [(2, "TERM"), (3, "TERM"), (3, "CONT")]);
+        assert!(!ending.wants_look(at(6999)));
+        assert_eq!(ending.deadline(), at(7000));
+        assert_eq!(said(ending.looked(at(6999), &seen)), []);
+        assert_eq!(said(ending.looked(at(7000), &seen)), [(2, "KILL"), (3, "KILL")]);
+        // New ones may have been born meanwhile: look again at once, then with growing pauses.
+        assert!(ending.wants_look(at(7000)));
+        assert_eq!(said(ending.looked(at(7000), &seen)), []);
+        assert_eq!(ending.deadline(), at(7010));
+        assert_eq!(said(ending.looked(at(7010), &[process(9, 2, 'R')])), [(9, "KILL")]);
+    }
+
+    #[test]
+    fn what_a_handler_starts_is_left_alone_until_it_is_an_orphan() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7));
+        ending.looked(at(0), &[process(2, 1, 'S')]);
+        ending.child_ended(at(10));
+        assert_eq!(ending.deadline(), at(50));
+        assert_eq!(said(ending.looked(at(50), &[process(2, 1, 'S'), process(3, 2, 'S')])), []);
+        ending.child_ended(at(200));
+        assert_eq!(said(ending.looked(at(200), &[process(3, 1, 'S')])), [(3, "TERM")]);
+    }
+
+    #[test]
+    fn a_pid_that_is_used_again_is_another_process() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7));
+        ending.looked(at(0), &[process(2, 1, 'S')]);
+        let mut reused = process(2, 1, 'S');
+        reused.id.start = 99;
+        assert_eq!(said(ending.looked(at(60), &[reused])), [(2, "TERM")]);
+    }
+
+    #[test]
+    fn a_zombie_leader_with_live_threads_is_not_dead() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7));
+        let mut leader = process(2, 1, 'Z');
+        leader.threads = 2;
+        assert_eq!(said(ending.looked(at(0), &[leader])), [(2, "TERM")]);
+    }
+
+    #[test]
+    fn hurry_only_shortens() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7));
+        ending.looked(at(0), &[]);
+        ending.hurry(at(9000));
+        assert_eq!(ending.deadline(), at(7000));
+        ending.hurry(at(3000));
+        assert_eq!(ending.deadline(), at(3000));
+    }
+}

@@ -1,0 +1,91 @@
+use std::fmt;
+
+use crate::{
+    base::{ExecFailure, Exit, JobId, Pid, Process, RequestId, Signal},
+    proto::{BadLine, Line, Notice},
+};
+
+/// Who sent a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sender {
+    /// The kernel itself: a terminal, a fault, a timer.
+    Kernel,
+    /// A process outside the PID namespace: the engine or somebody on the host.
+    Outside,
+    /// A process that we can see.
+    Process {
+        /// Its process id.
+        pid: Pid,
+        /// Its real user id.
+        uid: u32,
+    },
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Sender::Kernel => f.write_str("the kernel"),
+            Sender::Outside => f.write_str("outside the namespace"),
+            Sender::Process { pid, uid } => write!(f, "pid {pid} (uid {uid})"),
+        }
+    }
+}
+
+/// What the init's loop saw.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The loop has begun.
+    Begin,
+    /// The deadline that [`super::Init::deadline`] gave has come, or any other moment: it does no harm.
+    Tick,
+    /// A signal arrived.
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// From whom.
+        sender: Sender,
+    },
+    /// Main was forked, or could not be.
+    MainForked(Result<Pid, ExecFailure>),
+    /// Main's command was not executed. Its process ends by itself.
+    MainNotExecuted(ExecFailure),
+    /// A child ended and was reaped: main, a keeper, a helper, or an orphan that became ours.
+    Reaped {
+        /// Who.
+        pid: Pid,
+        /// How.
+        exit: Exit,
+    },
+    /// A helper ended that gave no answer of its own (it answered a client, or ended strays).
+    HelperEnded,
+    /// A keeper was forked, or could not be.
+    KeeperForked {
+        /// Its job.
+        job: JobId,
+        /// The keeper, or the reason.
+        keeper: Result<Pid, String>,
+    },
+    /// A keeper said something.
+    Notice {
+        /// Its job.
+        job: JobId,
+        /// What.
+        notice: Notice,
+    },
+    /// A command came through the control FIFO.
+    Line(Line),
+    /// Something else came through the control FIFO.
+    BadLine(BadLine),
+    /// The control FIFO holds the beginning of a line (true), or no longer does (false).
+    HalfLine(bool),
+    /// A client whose `reply` we hold open has gone.
+    ClientGone(RequestId),
+    /// The answer to [`super::Action::CheckAlone`].
+    Alone(bool),
+    /// The answer to [`super::Action::Look`]; `None` if the look failed.
+    Looked(Option<Vec<Process>>),
+    /// A watched process that is not our child has ended.
+    WatchedEnded(Pid),
+    /// The answer to [`super::Action::Sync`]: what could not be written back.
+    Synced(Vec<String>),
+}

@@ -1,0 +1,24 @@
+//! Decisions: facts in, orders out. Nothing here knows a file, a clock, a process or a log.
+//!
+//! - [`Init`] is PID 1's: [`Event`]s are what its loop saw, [`Action`]s what the loop is to do.
+//! - [`Job`] is a keeper's: [`JobEvent`] and [`JobAction`].
+//! - [`Ending`] ends a set of processes and serves both; [`Phase`] is the order of leaving.
+#![forbid(unsafe_code)]
+
+mod action;
+mod ending;
+mod event;
+mod flood;
+mod init;
+mod job;
+mod relay;
+mod shutdown;
+mod table;
+
+pub use action::{Action, Level, Source};
+pub use ending::{Ending, STUCK_AFTER, STUCK_EVERY};
+pub use event::{Event, Sender};
+pub use init::{Config, Init, Role};
+pub use job::{Job, JobAction, JobConfig, JobEvent};
+pub use relay::{Relay, relay};
+pub use shutdown::Phase;

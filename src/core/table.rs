@@ -1,0 +1,190 @@
+//! The table of jobs: who is queued, who runs, who waits for whose end. It is bounded: ended jobs beyond
+//! [`KEEP`] are forgotten, and so are their directories.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::Source;
+use crate::{
+    base::{Exit, JobId, JobRef, Name, Pid, RequestId, Tick},
+    proto::{Cause, JobInfo, JobState, Reply},
+};
+
+/// Ended jobs that are remembered, with their records and kept output.
+const KEEP: usize = 100;
+/// Characters of a command that are remembered.
+const COMMAND: usize = 200;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Job {
+    pub(super) name: Option<Name>,
+    pub(super) state: JobState,
+    pub(super) keeper: Option<Pid>,
+    pub(super) command: Option<Pid>,
+    pub(super) outcome: Option<(Option<Exit>, Cause)>,
+    /// Clients to tell of the end.
+    pub(super) waiters: Vec<RequestId>,
+    /// The keeper has been forked or is about to be; before, the source waits here.
+    pub(super) source: Option<Source>,
+    text: String,
+    since: Tick,
+}
+
+impl Job {
+    pub(super) fn enter(&mut self, now: Tick, state: JobState) {
+        if self.state != state {
+            self.state = state;
+            self.since = now;
+        }
+    }
+
+    pub(super) fn describe(&mut self, text: &str) {
+        self.text = text.chars().take(COMMAND).collect();
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    jobs: BTreeMap<JobId, Job>,
+    queue: VecDeque<JobId>,
+    ended: VecDeque<JobId>,
+    /// Forgotten, and not yet removed from the disk.
+    pub(super) prune: Vec<JobId>,
+    last: u64,
+}
+
+impl Table {
+    pub(super) fn starting_after(last: u64) -> Table {
+        Table { last, ..Table::default() }
+    }
+
+    /// A new job, at the end of the queue.
+    pub(super) fn add(&mut self, now: Tick, source: Source, name: Option<Name>) -> JobId {
+        self.last += 1;
+        let id = JobId(self.last);
+        let text = match &source {
+            Source::Request(_) => String::new(),
+            Source::Words(words) => shell_words::join(words),
+        };
+        let mut job = Job {
+            name,
+            state: JobState::Queued,
+            keeper: None,
+            command: None,
+            outcome: None,
+            waiters: Vec::new(),
+            source: Some(source),
+            text: String::new(),
+            since: now,
+        };
+        job.describe(&text);
+        self.jobs.insert(id, job);
+        self.queue.push_back(id);
+        id
+    }
+
+    pub(super) fn get(&mut self, id: JobId) -> Option<&mut Job> {
+        self.jobs.get_mut(&id)
+    }
+
+    /// By number, or the newest of that name.
+    pub(super) fn find(&self, job: &JobRef) -> Option<JobId> {
+        match job {
+            JobRef::Id(id) => self.jobs.contains_key(id).then_some(*id),
+            JobRef::Name(name) => {
+                let named = |(_, job): &(&JobId, &Job)| job.name.as_ref() == Some(name);
+                self.jobs.iter().rev().find(named).map(|(id, _)| *id)
+            }
+        }
+    }
+
+    pub(super) fn is_name_taken(&self, name: &Name) -> bool {
+        self.jobs.values().any(|job| job.state != JobState::Ended && job.name.as_ref() == Some(name))
+    }
+
+    pub(super) fn of_keeper(&self, keeper: Pid) -> Option<JobId> {
+        // Only the living have a keeper, so this does not grow with what has ended.
+        self.jobs.iter().find(|(_, job)| job.keeper == Some(keeper)).map(|(id, _)| *id)
+    }
+
+    /// The jobs that have a keeper or are about to have one.
+    pub(super) fn active(&self) -> Vec<JobId> {
+        let active = |job: &Job| matches!(job.state, JobState::Starting | JobState::Running | JobState::Ending);
+        self.jobs.iter().filter(|(_, job)| active(job)).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes the next job out of the queue, if fewer than `max` are active.
+    pub(super) fn start_next(&mut self, now: Tick, max: Option<usize>) -> Option<(JobId, Source, Option<Name>)> {
+        if max.is_some_and(|max| self.active().len() >= max) {
+            return None;
+        }
+        let id = self.queue.pop_front()?;
+        let job = self.jobs.get_mut(&id)?;
+        job.enter(now, JobState::Starting);
+        Some((id, job.source.take()?, job.name.clone()))
+    }
+
+    /// Takes every queued job out of the queue.
+    pub(super) fn drain_queue(&mut self) -> Vec<JobId> {
+        self.queue.drain(..).collect()
+    }
+
+    pub(super) fn unqueue(&mut self, id: JobId) {
+        self.queue.retain(|queued| *queued != id);
+    }
+
+    /// The job has ended: who is to be told, and what.
+    pub(super) fn end(&mut self, now: Tick, id: JobId, exit: Option<Exit>, cause: Cause) -> Vec<(RequestId, Reply)> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Vec::new() };
+        job.enter(now, JobState::Ended);
+        job.keeper = None;
+        job.command = None;
+        job.source = None;
+        job.outcome = Some((exit, cause));
+        let waiters = std::mem::take(&mut job.waiters);
+        let replies = job.end_reply(id).map(|reply| waiters.into_iter().map(|to| (to, reply.clone())).collect());
+        self.ended.push_back(id);
+        if self.ended.len() > KEEP
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.jobs.remove(&oldest);
+            self.prune.push(oldest);
+        }
+        replies.unwrap_or_default()
+    }
+
+    pub(super) fn forget_client(&mut self, client: RequestId) {
+        for job in self.jobs.values_mut() {
+            job.waiters.retain(|waiter| *waiter != client);
+        }
+    }
+
+    pub(super) fn list(&self, now: Tick) -> Vec<(JobInfo, Option<RequestId>)> {
+        let info = |(id, job): (&JobId, &Job)| {
+            let (exit, cause) = job.outcome.clone().map_or((None, None), |(exit, cause)| (exit, Some(cause)));
+            let info = JobInfo {
+                job: *id,
+                name: job.name.clone(),
+                state: job.state,
+                pid: job.command,
+                for_ms: u64::try_from(now.since(job.since).as_millis()).unwrap_or(u64::MAX),
+                command: job.text.clone(),
+                exit,
+                cause,
+            };
+            let request = match job.source {
+                Some(Source::Request(request)) => Some(request),
+                Some(Source::Words(_)) | None => None,
+            };
+            (info, request)
+        };
+        self.jobs.iter().map(info).collect()
+    }
+}
+
+impl Job {
+    /// What a client that waits for the end is told; `None` before it.
+    pub(super) fn end_reply(&self, job: JobId) -> Option<Reply> {
+        let (exit, cause) = self.outcome.clone()?;
+        Some(Reply::Ended { job, exit, cause, left: Vec::new() })
+    }
+}

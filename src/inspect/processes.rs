@@ -1,0 +1,116 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use procfs::process::{Process as Entry, Stat, all_processes};
+
+use crate::base::{Pid, ProcId, Process};
+
+/// Every process that this `/proc` shows; `None` if there is no usable `/proc`.
+pub fn everything() -> Option<Vec<Process>> {
+    let entries = all_processes().ok()?;
+    Some(entries.flatten().filter_map(|entry| seen(&entry.stat().ok()?)).collect())
+}
+
+/// Every process below `root`, whatever group or session it is in. One look: what moves meanwhile may be
+/// missed, so whoever wants all of them looks until there is nothing left to wait for.
+pub fn below(root: Pid) -> Option<Vec<Process>> {
+    below_by_children(root).or_else(|| Some(select_below(root, everything()?)))
+}
+
+/// By `/proc/PID/task/TID/children`: costs as much as the tree is large, not as the machine is full.
+/// `None` where the kernel has it not (`CONFIG_PROC_CHILDREN`, gVisor).
+fn below_by_children(root: Pid) -> Option<Vec<Process>> {
+    children(root)?;
+    let mut found: Vec<Process> = Vec::new();
+    let mut known = BTreeSet::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        for child in children(parent).unwrap_or_default() {
+            let stat = Entry::new(child.get()).and_then(|entry| entry.stat());
+            if let Some(process) = stat.ok().and_then(|stat| seen(&stat))
+                && known.insert(child)
+            {
+                found.push(process);
+                parents.push(child);
+            }
+        }
+    }
+    Some(found)
+}
+
+fn children(parent: Pid) -> Option<Vec<Pid>> {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).ok()?;
+    let mut list = Vec::new();
+    let mut supported = false;
+    for task in tasks.flatten() {
+        if let Ok(text) = std::fs::read_to_string(task.path().join("children")) {
+            supported = true;
+            list.extend(text.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)));
+        }
+    }
+    supported.then_some(list)
+}
+
+fn select_below(root: Pid, all: Vec<Process>) -> Vec<Process> {
+    let parents: BTreeMap<Pid, Option<Pid>> = all.iter().map(|p| (p.id.pid, p.parent)).collect();
+    let is_below = |pid: Pid| {
+        let mut at = parents.get(&pid).copied().flatten();
+        // A tree cannot be deeper than it has members; the bound is against a torn picture.
+        for _ in 0..parents.len() {
+            match at {
+                Some(parent) if parent == root => return true,
+                Some(parent) => at = parents.get(&parent).copied().flatten(),
+                None => return false,
+            }
+        }
+        false
+    };
+    all.into_iter().filter(|p| is_below(p.id.pid)).collect()
+}
+
+/// What a dead keeper's job left: our own orphans that are in its command's session or carry the job's mark
+/// (`KEY=VALUE`) in their environment, and all that is below them. With `all`, every orphan of ours that is not in `spare`.
+pub fn strays(init: Pid, mark: &str, session: Option<Pid>, all: bool, spare: &[Pid]) -> Option<Vec<Process>> {
+    let everything = everything()?;
+    let is_stray = |process: &Process| {
+        let Ok(entry) = Entry::new(process.id.pid.get()) else { return false };
+        let in_session = || session.is_some() && entry.stat().is_ok_and(|stat| Pid::new(stat.session) == session);
+        let is_marked = || std::fs::read(format!("/proc/{}/environ", process.id.pid)).is_ok_and(|environ| {
+            environ.split(|b| *b == 0).any(|variable| variable == mark.as_bytes())
+        });
+        all || in_session() || is_marked()
+    };
+    let orphan = |p: &&Process| p.parent == Some(init) && !spare.contains(&p.id.pid);
+    let roots: Vec<Process> = everything.iter().filter(orphan).filter(|p| is_stray(p)).cloned().collect();
+    let inner = roots.iter().flat_map(|root| select_below(root.id.pid, everything.clone()));
+    let mut found: Vec<Process> = inner.collect();
+    found.extend(roots);
+    found.retain(|process| !process.is_dead());
+    Some(found)
+}
+
+fn seen(stat: &Stat) -> Option<Process> {
+    Some(Process {
+        id: ProcId { pid: Pid::new(stat.pid)?, start: stat.starttime },
+        parent: Pid::new(stat.ppid),
+        state: stat.state,
+        threads: stat.num_threads,
+        comm: stat.comm.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_to_walk_find_a_child() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let me = Pid::new(std::process::id() as i32).unwrap();
+        let pid = Pid::new(child.id() as i32).unwrap();
+        for found in [below(me).unwrap(), select_below(me, everything().unwrap())] {
+            assert!(found.iter().any(|p| p.id.pid == pid && p.parent == Some(me)), "{found:?}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

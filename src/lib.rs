@@ -1,0 +1,54 @@
+//! **lastout**: PID 1 for containers, the last process out.
+//!
+//! # Processes
+//!
+//! ```text
+//! lastout (init, PID 1 or subreaper)          one thread; epoll; never blocks
+//! ├── main                                    direct child, own process group, gets the terminal
+//! ├── keeper j1 ── wsclean ── ...             one small process per job: subreaper of its tree, owns its
+//! ├── keeper j2 ── sh ── sleep                stdio, kept output, timeout and end
+//! └── helper                                  disposable: walks through /proc, lists, syncfs
+//! ```
+//!
+//! A keeper is a fork of the init without exec, and the subreaper of its job: whatever the job's tree does,
+//! it stays below its keeper, so a tree's end is `wait` saying that no child is left. Keepers and helpers
+//! may block; the init may not. A keeper that is killed takes nothing down: the init ends what it left.
+//!
+//! # Layers
+//!
+//! Imports point down only; `tests/layers.rs` holds them.
+//!
+//! ```text
+//!                  main           picks the role
+//!                  cli            arguments -> plan
+//!      init       keeper          client
+//!          core      |     inspect
+//!          proto     |     sys
+//!                  base
+//! ```
+//!
+//! - [`base`]: small types; no I/O.
+//! - [`proto`]: requests, replies, records as data <-> bytes. The wire, for both of its sides.
+//! - [`sys`]: the only home of `unsafe`, `libc` and `nix`.
+//! - [`core`]: decisions. Facts in, orders out; no descriptor, file, clock or log.
+//! - [`inspect`]: reads `/proc`; may block, so it runs in keepers, helpers and clients, never in the init.
+//! - [`init`], [`keeper`]: loops that turn descriptors into facts and orders into system calls.
+//! - [`client`]: one file for each client command.
+//! - [`cli`]: every argument's definition and check.
+//!
+//! # What the init never does itself
+//!
+//! Open, stat or change to anything outside the control directory and `/proc/self`; wait for an exec; write
+//! to a descriptor that may be full; walk through `/proc`; start a thread. A path on a dead volume blocks for ever.
+//! At its start, before there is anything to answer for, it checks its control directory; at its end it reads
+//! `/proc/self/mountinfo`, which asks no filesystem.
+
+pub mod base;
+pub mod cli;
+pub mod client;
+pub mod core;
+pub mod init;
+pub mod inspect;
+pub mod keeper;
+pub mod proto;
+pub mod sys;

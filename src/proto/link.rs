@@ -1,0 +1,63 @@
+//! Between the init and one keeper: JSON messages on a `SOCK_SEQPACKET` pair, which keeps their bounds.
+//! End-of-file means that the other side is dead.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Leftover};
+use crate::base::{Exit, Pid, Signal};
+
+/// From the init to a keeper.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// End the tree: TERM, grace, KILL.
+    Stop {
+        /// What the job's record will say.
+        cause: Cause,
+        /// Time between TERM and KILL, milliseconds, unless the job asked for one of its own.
+        grace_ms: u64,
+        /// `grace_ms` is what somebody asked for in this very order: it wins over the job's own.
+        asked: bool,
+    },
+    /// Send this signal to the command's process group.
+    Kill(Signal),
+}
+
+/// From a keeper to the init.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    /// What the job is, for `ps`.
+    Command(String),
+    /// The command was executed.
+    Started(Pid),
+    /// The tree is being ended.
+    Ending,
+    /// SIGKILL does not end these.
+    Stuck(Vec<Leftover>),
+    /// The tree has ended; the keeper exits now.
+    Ended {
+        /// How the command ended, if it ran.
+        exit: Option<Exit>,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+macro_rules! message {
+    ($name:ident) => {
+        impl $name {
+            /// As one message.
+            pub fn to_bytes(&self) -> Vec<u8> {
+                super::to_line(self)
+            }
+
+            /// From one message.
+            pub fn parse(bytes: &[u8]) -> Option<$name> {
+                serde_json::from_slice(bytes).ok()
+            }
+        }
+    };
+}
+message!(Order);
+message!(Notice);

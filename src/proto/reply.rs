@@ -1,0 +1,110 @@
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Leftover};
+use crate::base::{Exit, JobId, Name, Pid};
+
+/// What a client reads from its `reply` FIFO, one JSON object a line. The FIFO's end-of-file says that
+/// whoever answered has gone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The request cannot be served. The last reply.
+    Refused {
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// The job waits for its turn (`--max-jobs`).
+    Queued {
+        /// Its number.
+        job: JobId,
+    },
+    /// The job's command is running: its `exec` succeeded.
+    Started {
+        /// Its number.
+        job: JobId,
+        /// The command's process id, as the init sees it.
+        pid: Pid,
+    },
+    /// The job's tree has ended. The last reply.
+    Ended {
+        /// Its number.
+        job: JobId,
+        /// How the command ended, if it ran.
+        exit: Option<Exit>,
+        /// Why.
+        cause: Cause,
+        /// What SIGKILL has not ended: stuck in the kernel. Empty in all other cases.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left: Vec<Leftover>,
+    },
+    /// Done as asked. The last reply.
+    Done,
+    /// The jobs. The last reply.
+    Jobs(Vec<JobInfo>),
+}
+
+impl Reply {
+    /// One line, with its newline.
+    pub fn to_line(&self) -> Vec<u8> {
+        super::to_line(self)
+    }
+
+    /// Reads one line.
+    pub fn parse(line: &[u8]) -> Result<Reply, String> {
+        serde_json::from_slice(line).map_err(|error| format!("a reply that is not understood: {error}"))
+    }
+}
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for its turn.
+    Queued,
+    /// Its keeper is there; its command has not been executed yet.
+    Starting,
+    /// Its command runs.
+    Running,
+    /// Its tree is being ended.
+    Ending,
+    /// Its tree has ended.
+    Ended,
+}
+
+impl JobState {
+    /// For a table.
+    pub fn word(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Starting => "starting",
+            JobState::Running => "running",
+            JobState::Ending => "ending",
+            JobState::Ended => "ended",
+        }
+    }
+}
+
+/// One job in a list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JobInfo {
+    /// Its number.
+    pub job: JobId,
+    /// Its name, if it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Where it is in its life.
+    pub state: JobState,
+    /// Its command's process id, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<Pid>,
+    /// Time in this state, milliseconds.
+    pub for_ms: u64,
+    /// The command as a person would type it, shortened; empty where only the request knows it yet.
+    pub command: String,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Why it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}

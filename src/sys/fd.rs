@@ -1,0 +1,102 @@
+//! Descriptors: reading and writing what does not block, closing what is not needed.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// Reads what is there: `None` if nothing is yet, 0 at the end.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match nix::unistd::read(fd.as_fd(), buffer) {
+            Ok(count) => return Ok(Some(count)),
+            Err(nix::Error::EAGAIN) => return Ok(None),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Writes what fits: `None` if nothing does now.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> io::Result<Option<usize>> {
+    loop {
+        match nix::unistd::write(fd.as_fd(), bytes) {
+            Ok(count) => return Ok(Some(count)),
+            Err(nix::Error::EAGAIN) => return Ok(None),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether reads and writes wait. It belongs to the open file description: everyone who shares it is changed.
+pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, nonblocking);
+    fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// A pipe: (reading end, writing end), closed on exec, the reading end non-blocking.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&read, true)?;
+    Ok((read, write))
+}
+
+/// Enlarges a pipe's buffer as far as an ordinary user may; smaller is no error.
+pub fn enlarge_pipe(fd: impl AsFd) {
+    let _ = fcntl(fd.as_fd(), FcntlArg::F_SETPIPE_SZ(1 << 20));
+}
+
+/// Closes every descriptor from 3 on but these.
+///
+/// The caller's own `OwnedFd`s must all be listed or never be dropped (as in a forked child that ends with
+/// `_exit`).
+pub fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut first = 3;
+    for fd in keep {
+        if fd > first {
+            close_range(first, fd - 1);
+        }
+        first = fd + 1;
+    }
+    close_range(first, u32::MAX);
+}
+
+fn close_range(first: u32, last: u32) {
+    // SAFETY: see `close_all_but`: nobody uses these numbers afterwards.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if result == 0 {
+        return;
+    }
+    // Linux before 5.9, or a seccomp filter that does not know it.
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let limit = limit.map_or(1024, |(soft, _)| soft.min(1 << 20)) as u32;
+    for fd in first..=last.min(limit) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd as RawFd) };
+    }
+}
+
+/// Lets go of standard input and output, which only main needs: whoever reads main's output sees its end.
+pub fn detach_stdio() {
+    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+        for fd in [0, 1] {
+            // SAFETY: both numbers are open (see `start::begin`) or free, and the standard library holds no
+            // `OwnedFd` of them.
+            unsafe { libc::dup2(null.as_raw_fd(), fd) };
+        }
+    }
+}
+
+/// Standard input, output and error of this process, to borrow.
+pub fn standard(number: u8) -> BorrowedFd<'static> {
+    // SAFETY: 0, 1 and 2 are never closed in this program (see `start::begin`).
+    unsafe { BorrowedFd::borrow_raw(RawFd::from(number.min(2))) }
+}

@@ -1,0 +1,28 @@
+//! The only home of `unsafe`, `libc` and `nix`: one small module for each thing of the system.
+//!
+//! Functions here do one thing and decide nothing. What may block says so.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod dir;
+pub mod fd;
+pub mod link;
+pub mod mount;
+pub mod notify;
+pub mod pidfd;
+pub mod poll;
+pub mod process;
+pub mod signals;
+pub mod spawn;
+pub mod splice;
+pub mod start;
+pub mod stderr;
+pub mod tty;
+pub mod wait;
+
+use crate::base::Errno;
+
+/// The number behind an error of the standard library.
+pub fn errno(error: &std::io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
+}

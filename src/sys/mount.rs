@@ -1,0 +1,40 @@
+//! Filesystems.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+/// Kinds of filesystem over which a FIFO does not connect two processes, or whose server can hang
+/// (`statfs(2)`, `linux/magic.h`).
+const REMOTE: [(u32, &str); 14] = [
+    (0x6969, "nfs"),
+    (0x6573_5546, "fuse"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x517b, "smb"),
+    (0x0102_1997, "9p"),
+    (0x0bd0_0bd0, "lustre"),
+    (0x00c3_6400, "ceph"),
+    (0x5346_414f, "afs"),
+    (0x6b41_4653, "kafs"),
+    (0x4750_4653, "gpfs"),
+    (0x1983_0326, "fhgfs"),
+    (0x7375_7245, "coda"),
+    (0x0116_1970, "gfs2"),
+];
+
+/// The name of the network or FUSE filesystem that `fd` is on; `None` if it is local. May block if that hangs.
+pub fn remote_kind(fd: impl AsFd) -> io::Result<Option<&'static str>> {
+    let kind = nix::sys::statfs::fstatfs(fd)?.filesystem_type().0 as u32;
+    Ok(REMOTE.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
+}
+
+/// Waits until what was written to the filesystem of `fd` has reached it. Blocks, for ever if its server hangs.
+pub fn sync(fd: impl AsFd) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,54 @@
+//! This process: who it is, and what the kernel is to do for it.
+
+use std::io;
+
+use nix::sys::prctl;
+
+use crate::base::{Pid, Signal};
+
+/// Our process id.
+pub fn me() -> Pid {
+    Pid::new(nix::unistd::getpid().as_raw()).unwrap_or(Pid::INIT)
+}
+
+/// Our parent's process id; `None` if it is outside the namespace.
+pub fn parent() -> Option<Pid> {
+    Pid::new(nix::unistd::getppid().as_raw())
+}
+
+/// Our effective user id.
+pub fn uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Orphans below us become our children, wherever they are in the tree.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// The name that `ps` and `/proc/PID/comm` show; at most 15 bytes.
+pub fn set_name(name: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = prctl::set_name(&name);
+    }
+}
+
+/// The signal that we get when our parent ends, if one was set before us (it survives exec).
+pub fn parent_death_signal() -> Option<Signal> {
+    prctl::get_pdeathsig().ok().flatten().and_then(|signal| Signal::new(signal as i32))
+}
+
+/// Has the kernel send us `signal` when our parent ends.
+pub fn set_parent_death_signal(signal: Signal) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal.get()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ends this process without running anything more: for forked children.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: it does not return, and what is not flushed is the parent's to flush.
+    unsafe { libc::_exit(code.into()) }
+}

@@ -1,0 +1,111 @@
+//! Signals: arriving, by a descriptor; and sent.
+//!
+//! A signalfd and no handler: it tells the sender, queues what the kernel queues, needs two system calls to
+//! set up where handlers for every signal need 119 (measured: 2 µs against 190 µs), and no signal can act
+//! between fork and exec.
+
+use std::{io, os::fd::OwnedFd};
+
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+
+use crate::base::{Pgid, Pid, Signal};
+
+/// Blocked signals, to be read.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+/// One signal that arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrived {
+    /// Which.
+    pub signal: Signal,
+    /// `si_code`: `SI_KERNEL`, or from a process.
+    pub from_kernel: bool,
+    /// The sender's process id; 0 if it is outside the namespace.
+    pub pid: i32,
+    /// The sender's real user id.
+    pub uid: u32,
+}
+
+impl Signals {
+    /// Every signal. The caller has blocked them all at its start.
+    pub fn all() -> io::Result<Signals> {
+        Signals::of(SigSet::all().as_ref())
+    }
+
+    /// These only. The caller has blocked them.
+    pub fn some(signals: &[Signal]) -> io::Result<Signals> {
+        let mut set = SigSet::empty();
+        for signal in signals {
+            set.add(NixSignal::try_from(signal.get())?);
+        }
+        Signals::of(set.as_ref())
+    }
+
+    fn of(set: &libc::sigset_t) -> io::Result<Signals> {
+        // SAFETY: `set` is initialised and outlives the call.
+        let fd = unsafe { libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Signals(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }))
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+
+    /// The next signal that has arrived.
+    pub fn next(&self) -> Option<Arrived> {
+        const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+        let mut buffer = [0u8; SIZE];
+        match super::fd::read(&self.0, &mut buffer) {
+            Ok(Some(SIZE)) => {}
+            Ok(_) | Err(_) => return None,
+        }
+        // SAFETY: the kernel filled the whole structure, which is plain data and may be read unaligned.
+        let info: libc::signalfd_siginfo = unsafe { std::ptr::read_unaligned(buffer.as_ptr().cast()) };
+        Some(Arrived {
+            signal: Signal::new(info.ssi_signo as i32)?,
+            from_kernel: info.ssi_code == libc::SI_KERNEL,
+            pid: info.ssi_pid as i32,
+            uid: info.ssi_uid,
+        })
+    }
+}
+
+fn kill(target: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved; the targets are made by the functions below.
+    match unsafe { libc::kill(target, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sends a signal to one process.
+pub fn send(pid: Pid, signal: Signal) -> io::Result<()> {
+    kill(pid.get(), signal.get())
+}
+
+/// Sends a signal to a process group.
+pub fn send_group(group: Pgid, signal: Signal) -> io::Result<()> {
+    kill(-group.get(), signal.get())
+}
+
+/// As PID 1: whether any other process is left in the namespace. One system call: `kill(-1, 0)` signals
+/// nobody, and says ESRCH when there is nobody. Zombies count.
+pub fn is_last_of_namespace() -> bool {
+    super::process::me() == Pid::INIT
+        && kill(-1, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+}
+
+/// Sends SIGKILL to every process of the namespace but the caller and PID 1, if `init` says that PID 1 is
+/// lastout. Atomic against fork. The caller is a helper; in a namespace that is not ours it does nothing.
+pub fn kill_namespace(init: Pid) -> io::Result<()> {
+    if init != Pid::INIT {
+        return Ok(());
+    }
+    kill(-1, libc::SIGKILL)
+}

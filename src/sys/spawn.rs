@@ -1,0 +1,167 @@
+//! Fork, and fork with exec.
+//!
+//! lastout has one thread, so a forked child may do all that its parent may. It ends with `_exit`: nothing
+//! of its parent's runs in it. The parent never waits for an exec, which blocks for as long as the
+//! executable's filesystem does: its failure comes through a pipe, its success is the pipe's end.
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use nix::unistd::{ForkResult, fork};
+
+use super::{fd, process, start::Original, tty};
+use crate::base::{Errno, ExecFailure, Pid};
+
+/// Forks a child that runs `body` and exits with its answer; 125 if it panics.
+pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
+    // SAFETY: the process has one thread (clients, which may have more, do not fork).
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Pid::new(child.as_raw()).ok_or_else(io::Error::last_os_error),
+        ForkResult::Child => process::exit_now(catch_unwind(AssertUnwindSafe(body)).unwrap_or(125)),
+    }
+}
+
+/// A command as `execve(2)` wants it.
+#[derive(Debug)]
+pub struct Command<'a> {
+    /// Program and arguments; the program is looked for in `PATH` if it has no slash.
+    pub words: Vec<CString>,
+    /// The whole environment; ours, if it is not given.
+    pub env: Option<Vec<CString>>,
+    /// Where to change to first.
+    pub cwd: Option<&'a Path>,
+    /// Replacements for standard input, output and error.
+    pub stdio: [Option<&'a OwnedFd>; 3],
+    /// What it gets back.
+    pub original: &'a Original,
+    /// Its place among process groups.
+    pub group: Group,
+}
+
+/// A command's place among process groups and sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    /// A process group of its own.
+    Own,
+    /// A process group of its own, in the terminal's foreground.
+    Foreground,
+    /// A session of its own, without a terminal.
+    Session,
+}
+
+/// A forked command: its process id, and a descriptor for [`outcome`].
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its process id.
+    pub pid: Pid,
+    /// Readable when the outcome of its exec is known.
+    pub outcome: OwnedFd,
+}
+
+/// The steps that a child takes, in their order; one byte on the pipe names the one that failed.
+const STEPS: [&str; 3] = ["set up", "change to directory", "execute"];
+
+impl Command<'_> {
+    /// Forks and executes. Never blocks.
+    pub fn spawn(&self) -> io::Result<Spawned> {
+        let (outcome, report) = fd::pipe()?;
+        let pid = fork_child(|| {
+            let (step, error) = self.become_command();
+            let mut message = [0; 5];
+            message[0] = step;
+            message[1..].copy_from_slice(&super::errno(&error).0.to_ne_bytes());
+            let _ = fd::write(&report, &message);
+            127
+        })?;
+        Ok(Spawned { pid, outcome })
+    }
+
+    /// In the child. Returns only if a step failed.
+    fn become_command(&self) -> (u8, io::Error) {
+        match self.set_up() {
+            Ok(()) => {}
+            Err(error) => return (0, error),
+        }
+        if let Some(cwd) = self.cwd
+            && let Err(error) = nix::unistd::chdir(cwd)
+        {
+            return (1, error.into());
+        }
+        (2, self.execute())
+    }
+
+    fn set_up(&self) -> io::Result<()> {
+        match self.group {
+            Group::Session => drop(nix::unistd::setsid()?),
+            Group::Own | Group::Foreground => {
+                let zero = nix::unistd::Pid::from_raw(0);
+                nix::unistd::setpgid(zero, zero)?;
+            }
+        }
+        if self.group == Group::Foreground {
+            tty::give_foreground(process::me());
+        }
+        for (number, replacement) in (0..).zip(self.stdio) {
+            if let Some(replacement) = replacement {
+                // SAFETY: the child owns its descriptor table; 0, 1 and 2 belong to no `OwnedFd`.
+                if unsafe { libc::dup2(replacement.as_fd().as_raw_fd(), number) } < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            } else if self.original.closed[number as usize] {
+                // SAFETY: as above; it was closed when we were started.
+                unsafe { libc::close(number) };
+            }
+        }
+        if self.original.chld_ignored {
+            // SAFETY: SIG_IGN is no handler.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        }
+        // Last: from here on a signal acts on the command, not on us.
+        self.original.restore_mask();
+        Ok(())
+    }
+
+    fn execute(&self) -> io::Error {
+        let words = pointers(&self.words);
+        let env = self.env.as_deref().map(pointers);
+        if let Some(env) = &env {
+            // SAFETY: the child has one thread, and the strings live until exec or `_exit`.
+            unsafe { libc::environ = env.as_ptr().cast_mut().cast() };
+        }
+        // SAFETY: the array ends with a null pointer and its strings with NUL. `execvp` searches the `PATH`
+        // of `environ`, and runs what has no interpreter with the shell, as everybody expects.
+        unsafe { libc::execvp(words[0], words.as_ptr()) };
+        io::Error::last_os_error()
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| CStr::as_ptr(string)).chain([std::ptr::null()]).collect()
+}
+
+/// What became of an exec: `None` if it is not known yet, otherwise success or the reason.
+pub fn outcome(spawned: &OwnedFd, words: &[CString], cwd: Option<&Path>) -> Option<Result<(), ExecFailure>> {
+    let mut message = [0; 5];
+    match fd::read(spawned, &mut message) {
+        Ok(None) => None,
+        Ok(Some(5)) => {
+            let step = message[0];
+            let errno = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
+            let object = match step {
+                1 => cwd.unwrap_or(Path::new("/")).as_os_str().to_owned(),
+                _ => OsStr::from_bytes(words[0].as_bytes()).to_owned(),
+            };
+            let verb = STEPS.get(usize::from(step)).unwrap_or(&STEPS[0]);
+            Some(Err(ExecFailure { what: format!("{verb} {}", object.display()), errno: Errno(errno) }))
+        }
+        Ok(Some(_)) | Err(_) => Some(Ok(())),
+    }
+}

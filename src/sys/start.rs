@@ -1,0 +1,71 @@
+//! What a process was given at its start, before anything changed it.
+
+use std::os::fd::RawFd;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+
+/// What a command gets back: exactly what lastout was started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Original {
+    /// The signal mask.
+    pub(super) mask: SigSet,
+    /// SIGCHLD was ignored. It is the only disposition that lastout changes: there are no handlers.
+    pub(super) chld_ignored: bool,
+    /// Which of standard input, output and error were closed.
+    pub(super) closed: [bool; 3],
+}
+
+/// Makes `$run` the program: `fn(Original) -> u8`. Instead of Rust's own start, because that ignores SIGPIPE
+/// (which every command would inherit) and opens `/dev/null` in place of what is closed.
+#[macro_export]
+macro_rules! entry {
+    ($run:path) => {
+        /// The C runtime's entry. The standard library finds the arguments by itself.
+        #[allow(unsafe_code)]
+        // SAFETY: the crate is `no_main`, so there is no other `main`.
+        #[unsafe(no_mangle)]
+        pub extern "C" fn main(_argc: i32, _argv: *const *const u8) -> i32 {
+            let original = $crate::sys::start::begin();
+            let code = std::panic::catch_unwind(|| $run(original)).unwrap_or(125);
+            std::process::exit(code.into())
+        }
+    };
+}
+
+/// First thing in the program: blocks every signal, so that none is lost and none acts before its time, and
+/// fills closed standard descriptors, so that no other file lands there.
+pub fn begin() -> Original {
+    let mut mask = SigSet::empty();
+    // Cannot fail: the arguments are valid.
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask));
+    let closed = closed_standard_descriptors();
+    for _ in closed.iter().filter(|closed| **closed) {
+        // The lowest free number is one of the closed ones.
+        if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+            std::mem::forget(std::os::fd::OwnedFd::from(null));
+        }
+    }
+    Original { mask, chld_ignored: false, closed }
+}
+
+fn closed_standard_descriptors() -> [bool; 3] {
+    let mut fds = [0, 1, 2].map(|fd: RawFd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array is valid for its length and lives through the call.
+    unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
+    fds.map(|fd| fd.revents & libc::POLLNVAL != 0)
+}
+
+impl Original {
+    /// Makes children waitable: with SIGCHLD ignored the kernel reaps them unasked. Remembers what it was.
+    pub fn reap_children(&mut self) {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: SIG_DFL is no handler, so no code of ours can run in signal context.
+        let old = unsafe { sigaction(Signal::SIGCHLD, &default) };
+        self.chld_ignored |= old.is_ok_and(|old| matches!(old.handler(), SigHandler::SigIgn));
+    }
+
+    /// Gives this process its own signal mask back.
+    pub fn restore_mask(&self) {
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);
+    }
+}

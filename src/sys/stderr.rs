@@ -1,0 +1,70 @@
+//! Log lines to standard error that never wait: what does not fit is lost and counted.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::{fd::AsFd, unix::fs::FileTypeExt, unix::fs::OpenOptionsExt},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use super::{
+    fd,
+    poll::{Interest, wait_any},
+};
+
+/// `PIPE_BUF`: what a pipe that has room takes in one piece.
+const PIECE: usize = 4096;
+
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Writes whole lines to standard error, or loses them.
+///
+/// `O_NONBLOCK` belongs to the open file description, which main shares: pipes and terminals are opened
+/// again for a description of our own. What cannot be opened again (a socket, another user's pipe) is
+/// asked for room first.
+#[derive(Debug, Default)]
+pub struct Stderr {
+    own: Option<File>,
+    tried: bool,
+}
+
+impl Stderr {
+    fn reopen() -> Option<File> {
+        let duplicate = File::from(fd::standard(2).try_clone_to_owned().ok()?);
+        let kind = duplicate.metadata().ok()?.file_type();
+        if !kind.is_fifo() && !kind.is_char_device() {
+            return None;
+        }
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_APPEND;
+        File::options().write(true).custom_flags(flags).open("/proc/self/fd/2").ok()
+    }
+
+    fn write_line(&mut self, line: &[u8]) -> bool {
+        if !std::mem::replace(&mut self.tried, true) {
+            self.own = Stderr::reopen();
+        }
+        if let Some(own) = &self.own {
+            return matches!(fd::write(own, line), Ok(Some(count)) if count == line.len());
+        }
+        let error = fd::standard(2);
+        let room = wait_any(&[(error, Interest::Write)], Some(Duration::ZERO)).is_ok_and(|ready| ready == [true]);
+        room && matches!(fd::write(error.as_fd(), &line[..line.len().min(PIECE)]), Ok(Some(_)))
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        if lost > 0 && !self.write_line(format!("lastout: {lost} log lines were lost: standard error was full\n").as_bytes()) {
+            LOST.fetch_add(lost + 1, Ordering::Relaxed);
+        } else if !self.write_line(line) {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
