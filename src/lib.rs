@@ -19,11 +19,12 @@
 //! Imports point down only; `tests/layers.rs` holds them.
 //!
 //! ```text
-//!                  main           picks the role
-//!                  cli            arguments -> plan
-//!      init       keeper          client
-//!          core      |     inspect
-//!          proto     |     sys
+//!                  main             picks the role
+//!                  cli              arguments -> plan
+//!            init   |
+//!           keeper  |  client       the init forks keepers
+//!            core   |  inspect
+//!           proto   |  sys
 //!                  base
 //! ```
 //!

@@ -41,6 +41,10 @@ pub struct Errno(pub i32);
 impl Errno {
     /// No such file or directory: the same number on every architecture.
     pub const ENOENT: Errno = Errno(2);
+    /// No such device or address: a FIFO that nobody reads.
+    pub const ENXIO: Errno = Errno(6);
+    /// No such process.
+    pub const ESRCH: Errno = Errno(3);
     /// Not a directory.
     pub const ENOTDIR: Errno = Errno(20);
 }

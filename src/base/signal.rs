@@ -28,6 +28,10 @@ impl Signal {
     pub const QUIT: Signal = Signal(3);
     /// Cannot be caught.
     pub const KILL: Signal = Signal(9);
+    /// For the user.
+    pub const USR1: Signal = Signal(10);
+    /// For the user.
+    pub const USR2: Signal = Signal(12);
     /// Write to a pipe that nobody reads.
     pub const PIPE: Signal = Signal(13);
     /// "Please end."

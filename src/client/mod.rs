@@ -1,0 +1,45 @@
+//! What talks to an init: one file for each command. A client may block; only its caller would notice.
+
+mod exec;
+mod jobs;
+mod logs;
+mod pump;
+mod session;
+
+use std::{path::PathBuf, time::Duration};
+
+pub use exec::{Exec, exec};
+pub use jobs::{kill, ps, shutdown, stop, wait};
+pub use logs::logs;
+
+use crate::base::RequestId;
+
+/// The exit code of lastout's own failures.
+pub const FAILURE: u8 = 125;
+
+/// How to find an init.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// Its control directory; the default places, if it is not given.
+    pub control: Option<PathBuf>,
+    /// How long to wait for one that is not up yet.
+    pub wait: Option<Duration>,
+}
+
+/// A client command's end: an exit code, or a reason to say.
+pub type Outcome = anyhow::Result<u8>;
+
+/// For `main`: says the reason, if there is one.
+pub fn conclude(command: &str, outcome: Outcome) -> u8 {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("lastout {command}: {error:#}");
+        FAILURE
+    })
+}
+
+/// 128 bits from the kernel.
+fn new_request_id() -> anyhow::Result<RequestId> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(RequestId(u128::from_ne_bytes(bytes)))
+}

@@ -71,9 +71,10 @@ pub enum Action {
     /// Find out whether any process is left: as PID 1 in the namespace, otherwise below us.
     CheckAlone,
     /// Have a helper look at every process in the namespace (PID 1) or below us. Answered by `Looked`.
-    Look,
-    /// Have a helper send SIGKILL to every process of the namespace but us. Only as PID 1.
-    KillAll,
+    Look {
+        /// First send SIGKILL to every process of the namespace but us. Only as PID 1.
+        kill: bool,
+    },
     /// Have a helper end what a dead keeper's job left behind. `all`: everything of ours that is no
     /// keeper, because there is no main that it could belong to.
     EndStrays {

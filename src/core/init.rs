@@ -75,6 +75,12 @@ enum Engine {
     Known { alive: BTreeSet<Pid>, kill_at: Tick, killed: bool },
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Syncing {
+    since: Tick,
+    say_at: Tick,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Init {
@@ -91,8 +97,9 @@ pub struct Init {
     /// Whether anybody is left: unknown until asked, and again after every end.
     alone: Option<bool>,
     asked_alone: bool,
-    kill_all_sent: bool,
+    killed_all: bool,
     stuck_said: Option<Tick>,
+    syncing: Option<Syncing>,
     last_seen: Vec<Process>,
     /// Not PID 1, and a job's tree is stuck: when to leave without it.
     give_up_at: Option<Tick>,
@@ -116,8 +123,9 @@ impl Init {
             looking: false,
             alone: None,
             asked_alone: false,
-            kill_all_sent: false,
+            killed_all: false,
             stuck_said: None,
+            syncing: None,
             last_seen: Vec::new(),
             give_up_at: None,
             gave_up: false,
@@ -164,7 +172,8 @@ impl Init {
         let sweeping = self.phase == Phase::Sweeping && !self.looking;
         let sweep = self.sweep.as_ref().filter(|_| sweeping).map(Ending::deadline);
         let main = self.main_kill_at.filter(|_| self.main_pid().is_some());
-        [engine, sweep, main, self.give_up_at, self.half_line_at, self.bad_lines.deadline()].into_iter().flatten().min()
+        let sync = self.syncing.filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
+        [engine, sweep, main, sync, self.give_up_at, self.half_line_at, self.bad_lines.deadline()].into_iter().flatten().min()
     }
 
     /// Takes one fact and adds the orders that follow.
@@ -206,10 +215,13 @@ impl Init {
                 self.somebody_ended(now);
             }
             Event::Synced(errors) => {
+                self.syncing = None;
                 for error in errors {
                     orders.push(Action::Log(Level::Error, error));
                 }
-                self.enter(Phase::Releasing, orders);
+                if self.phase == Phase::Syncing {
+                    self.enter(Phase::Releasing, orders);
+                }
             }
         }
         self.advance(now, orders);
@@ -267,9 +279,8 @@ impl Init {
                     Some(false) => {
                         let due = self.sweep.as_ref().is_some_and(|sweep| sweep.wants_look(now));
                         if due && !self.looking {
-                            self.force_all(now, orders);
                             self.looking = true;
-                            orders.push(Action::Look);
+                            orders.push(Action::Look { kill: self.kills_all(now) });
                         }
                         return;
                     }
@@ -278,8 +289,10 @@ impl Init {
                     for process in self.last_seen.iter().filter(|p| self.gave_up && !p.is_dead()) {
                         orders.push(Action::Log(Level::Error, format!("left behind: {}", describe(process))));
                     }
+                    self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY });
                     self.enter(if self.gave_up { Phase::Releasing } else { Phase::Syncing }, orders);
                 }
+                Phase::Syncing if self.gave_up => self.enter(Phase::Releasing, orders),
                 Phase::Syncing | Phase::Gone => return,
                 Phase::Releasing => {
                     // Clients that wait for our end see it as end-of-file.
@@ -314,7 +327,7 @@ impl Init {
             Role::Pid1 => {
                 self.engine = Engine::Looking;
                 self.looking = true;
-                orders.push(Action::Look);
+                orders.push(Action::Look { kill: false });
             }
         }
     }
@@ -337,11 +350,9 @@ impl Init {
     }
 
     /// The grace of Sweeping is over: as PID 1 one system call ends even what forks all the time.
-    fn force_all(&mut self, now: Tick, orders: &mut Vec<Action>) {
+    fn kills_all(&mut self, now: Tick) -> bool {
         let forced = self.sweep.as_ref().and_then(|sweep| sweep.forced_for(now)).is_some();
-        if forced && self.config.role == Role::Pid1 && !mem::replace(&mut self.kill_all_sent, true) {
-            orders.push(Action::KillAll);
-        }
+        forced && self.config.role == Role::Pid1 && !mem::replace(&mut self.killed_all, true)
     }
 
     fn looked(&mut self, now: Tick, seen: Option<Vec<Process>>, orders: &mut Vec<Action>) {
@@ -424,6 +435,14 @@ impl Init {
         if self.give_up_at.is_some_and(|at| now >= at) {
             self.give_up_at = None;
             self.gave_up = true;
+        }
+        if let Some(syncing) = &mut self.syncing
+            && now >= syncing.say_at
+        {
+            syncing.say_at = now + STUCK_EVERY;
+            let time = now.since(syncing.since);
+            orders.push(Action::Log(Level::Warn, format!("volumes are still being synced, for {} s", time.as_secs())));
+            self.gave_up |= self.config.role == Role::Subreaper && time >= self.config.stuck_timeout;
         }
         if self.half_line_at.is_some_and(|at| now >= at) {
             self.half_line_at = None;

@@ -1,0 +1,104 @@
+//! PID 1's loop: descriptors become facts, orders become system calls, one turn at a time.
+
+mod bare;
+mod control;
+mod helper;
+mod token;
+mod turn;
+
+use std::{
+    ffi::{CString, OsString},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    time::Duration,
+};
+
+use crate::{
+    base::Signal,
+    sys::{process, start::Original},
+};
+
+/// Which volumes are synced before the init leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sync {
+    /// Network and FUSE volumes: a local disk's other users should not wait for us.
+    #[default]
+    Auto,
+    /// Every volume.
+    All,
+    /// None.
+    None,
+}
+
+/// What the command line asks of an init.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Main; empty: hold.
+    pub command: Vec<CString>,
+    /// The control directory, if one was named.
+    pub control: Option<PathBuf>,
+    /// Jobs at once.
+    pub max_jobs: Option<usize>,
+    /// Between TERM and KILL.
+    pub grace: Option<Duration>,
+    /// How long main may take after a stop signal.
+    pub stop_timeout: Option<Duration>,
+    /// How long to wait for what SIGKILL does not end (not as PID 1).
+    pub stuck_timeout: Duration,
+    /// Which volumes to sync.
+    pub sync: Sync,
+    /// Exit codes that become 0.
+    pub remap: Vec<u8>,
+    /// Say so when an orphan is reaped.
+    pub warn_reaps: bool,
+    /// The signal to get when the parent ends.
+    pub parent_death: Option<Signal>,
+}
+
+/// Is the init, until everything has ended. Answers with the exit code.
+pub fn run(plan: Plan, mut original: Original) -> u8 {
+    original.reap_children();
+    if let Err(reason) = settle_with_parent(&plan) {
+        log::error!("{reason}");
+        return 125;
+    }
+    let mut turn = match turn::Turn::new(&plan, &original) {
+        Ok(turn) => turn,
+        Err(reason) => {
+            log::error!("{reason}");
+            return 125;
+        }
+    };
+    // The loop's state outlives a panic: keepers must not see their links close.
+    match catch_unwind(AssertUnwindSafe(|| turn.run())) {
+        Ok(code) => code,
+        Err(_) => {
+            log::error!("a bug: supervision has ended; going on as a bare init (jobs run on, control is gone)");
+            bare::run(turn.signals(), turn.main_pid(), turn.exit_code())
+        }
+    }
+}
+
+/// Not PID 1: become the parent of every orphan below us, and end in order when our own parent dies.
+fn settle_with_parent(plan: &Plan) -> Result<(), String> {
+    if process::me() == crate::base::Pid::INIT {
+        return Ok(());
+    }
+    let parent = process::parent();
+    // Apptainer's starter sets SIGKILL on us: then we would die at once with it, and our children live on.
+    let inherited = process::parent_death_signal();
+    if let Some(signal) = plan.parent_death.or(inherited.map(|_| Signal::TERM)) {
+        let told = process::set_parent_death_signal(signal);
+        told.map_err(|error| format!("cannot set the parent-death signal {signal}: {error}"))?;
+        if process::parent() != parent {
+            let _ = crate::sys::signals::send(process::me(), signal);
+        }
+    }
+    process::become_subreaper().map_err(|error| format!("cannot become a subreaper: {error}"))
+}
+
+/// A word of a command line, for `execve(2)`.
+pub fn c_string(word: OsString) -> Result<CString, String> {
+    use std::os::unix::ffi::OsStringExt;
+    CString::new(word.into_vec()).map_err(|_| "an argument has a NUL byte".into())
+}

@@ -1,0 +1,458 @@
+//! A keeper: the small process between the init and one job. It may block; only its job would notice.
+//!
+//! It is a fork of the init without exec and the subreaper of its tree. It serves one request from
+//! beginning to end: opens the client's FIFOs, starts the command, watches over it as [`Job`] decides,
+//! writes the record, and exits.
+
+mod output;
+
+use std::{
+    collections::VecDeque,
+    ffi::CString,
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    base::{Exit, JobId, Name, Pid, RequestId, Signal},
+    core::{Job, JobAction, JobConfig, JobEvent, Source},
+    inspect,
+    proto::{Bytes, Cause, Notice, Order, Record, Reply, Request, Usage, VERSION, files, place},
+    sys::{
+        clock,
+        dir::{Access, Dir},
+        fd,
+        link::{Link, Received},
+        poll::{Interest, wait_any},
+        process,
+        signals::{self, Signals},
+        spawn,
+        start::Original,
+        wait::{Reaped, children_usage, reap},
+    },
+};
+use output::Output;
+
+/// The largest `request.json` that is read, in bytes: more than `execve(2)` takes.
+pub const LARGEST_REQUEST: u64 = 64 << 20;
+/// Characters of a command that `ps` may show.
+const COMMAND_TEXT: usize = 200;
+
+/// What the init gives a keeper.
+pub struct Start<'a> {
+    /// The job's number.
+    pub job: JobId,
+    /// The job's name.
+    pub name: Option<Name>,
+    /// What to run.
+    pub source: Source,
+    /// Ended jobs whose directories to remove.
+    pub prune: Vec<JobId>,
+    /// To the init.
+    pub link: &'a Link,
+    /// The control directory.
+    pub control: &'a Dir,
+    /// The whole environment, from the job's own entries.
+    pub environment: &'a dyn Fn(&[Vec<u8>]) -> Vec<CString>,
+    /// The init's original working directory.
+    pub cwd: &'a Path,
+    /// The grace that everything has.
+    pub grace: Duration,
+    /// What a command gets back.
+    pub original: &'a Original,
+}
+
+/// Why a job did not even begin: the cause, and whether the client is told.
+struct Refusal(Cause);
+
+/// The client's ends of a request.
+#[derive(Default)]
+struct Client {
+    reply: Option<File>,
+    stdin: Option<File>,
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+/// Serves one job. Answers with the keeper's exit code, which nobody needs: the init was told.
+pub fn run(start: Start) -> u8 {
+    process::set_name(&format!("keeper {}", start.job));
+    let mut client = Client::default();
+    let served = process::become_subreaper()
+        .and_then(|()| Signals::some(&[Signal::CHLD]))
+        .map_err(|error| Refusal(Cause::Refused { reason: format!("cannot keep a job: {error}") }))
+        .and_then(|signals| {
+            let request = load(&start, &mut client)?;
+            Keeper::begin(&start, signals, request, &mut client)
+        });
+    match served {
+        Ok(mut keeper) => keeper.run(),
+        Err(Refusal(cause)) => {
+            if let (Some(reply), Cause::Refused { reason }) = (&client.reply, &cause) {
+                let _ = fd::write(reply, &Reply::Refused { reason: reason.clone() }.to_line());
+            }
+            let _ = start.link.send(&Notice::Ended { exit: None, cause }.to_bytes());
+        }
+    }
+    0
+}
+
+/// Reads the request and opens its FIFOs.
+fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
+    let id = match &start.source {
+        Source::Request(id) => *id,
+        Source::Words(words) => {
+            let words = words.iter().map(|word| Bytes::from(word.as_str())).collect();
+            return Ok(Request { detach: true, ..Request::new(words) });
+        }
+    };
+    let refuse = |what: String| Refusal(Cause::Refused { reason: what });
+    let directory = start.control.dir(files::REQUESTS).and_then(|requests| requests.dir(&id.to_string()));
+    // Gone with its client.
+    let directory = directory.map_err(|_| Refusal(Cause::ClientGone))?;
+    // Whoever may command us: the directory's owner, and root, who may drive us from the host.
+    let owners = [0, process::uid()];
+    let reply = directory.open_fifo(files::REPLY, Access::Write, Some(&owners));
+    client.reply = reply.ok();
+    let json = directory.read_file(files::REQUEST, LARGEST_REQUEST, &owners);
+    let json = json.map_err(|error| refuse(format!("cannot read {}: {}", files::REQUEST, crate::sys::errno(&error))))?;
+    let request = Request::parse(&json).map_err(|bad| refuse(bad.to_string()))?;
+    if client.reply.is_none() && !request.detach {
+        return Err(Refusal(Cause::ClientGone));
+    }
+    let open = |number: usize, access| {
+        let name = files::STREAMS[number];
+        let file = directory.open_fifo(name, access, Some(&owners));
+        file.map(Some).map_err(|error| refuse(format!("cannot open {name}: {}", crate::sys::errno(&error))))
+    };
+    if request.stdin {
+        client.stdin = open(0, Access::Read)?;
+    }
+    if !request.detach {
+        client.stdout = open(1, Access::Write)?;
+        client.stderr = open(2, Access::Write)?;
+    }
+    Ok(request)
+}
+
+/// Removes a request's directory: both ends are open, nobody needs the names.
+fn forget_request(control: &Dir, id: RequestId) {
+    let Ok(requests) = control.dir(files::REQUESTS) else { return };
+    let name = id.to_string();
+    if let Ok(directory) = requests.dir(&name) {
+        for file in [files::REQUEST, files::REPLY].iter().chain(&files::STREAMS) {
+            let _ = directory.remove(file);
+        }
+    }
+    let _ = requests.remove_dir(&name);
+}
+
+/// A command as a person would type it, shortened.
+pub fn command_text(command: &[Bytes]) -> String {
+    let text = shell_words::join(command.iter().map(Bytes::text));
+    match text.char_indices().nth(COMMAND_TEXT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+struct Keeper<'a> {
+    start: &'a Start<'a>,
+    request: Request,
+    words: Vec<CString>,
+    cwd: Option<std::path::PathBuf>,
+    signals: Signals,
+    job: Job,
+    reply: Option<File>,
+    outputs: Vec<Output>,
+    /// The exec's outcome, until it is known.
+    outcome: Option<OwnedFd>,
+    started: (SystemTime, crate::base::Tick),
+    init_gone: bool,
+    facts: VecDeque<JobEvent>,
+}
+
+impl<'a> Keeper<'a> {
+    fn begin(start: &'a Start<'a>, signals: Signals, request: Request, client: &mut Client) -> Result<Keeper<'a>, Refusal> {
+        let refuse = |what: &str| {
+            let what = what.to_string();
+            move |error: std::io::Error| Refusal(Cause::Refused { reason: format!("cannot {what}: {}", crate::sys::errno(&error)) })
+        };
+        let words: Vec<CString> = request.command.iter().filter_map(|word| CString::new(word.0.clone()).ok()).collect();
+        let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
+        let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
+        own.push(format!("{}={}", place::JOB_VARIABLE, start.job).into_bytes());
+
+        let mut outputs = Vec::new();
+        let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
+        stdio[0] = Some(match client.stdin.take() {
+            Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
+            None => File::open("/dev/null").map_err(refuse("open /dev/null"))?.into(),
+        });
+        if request.detach || request.keep {
+            let directory = make_job_directory(start).map_err(refuse("make the job's directory"))?;
+            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
+                let (read, write) = fd::pipe().map_err(refuse("make a pipe"))?;
+                let log = output::Log::create(&directory, files::LOGS[number - 1]).map_err(refuse("keep output"))?;
+                outputs.push(Output::new(read, log, fifo));
+                stdio[number] = Some(write);
+            }
+        } else {
+            // Straight into the client's FIFO: no copy of ours.
+            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
+                stdio[number] = fifo.map(blocking).transpose().map_err(refuse("open output"))?;
+            }
+        }
+
+        let command = spawn::Command {
+            words,
+            env: Some((start.environment)(&own)),
+            cwd: Some(cwd.as_deref().unwrap_or(start.cwd)),
+            stdio: [stdio[0].as_ref(), stdio[1].as_ref(), stdio[2].as_ref()],
+            original: start.original,
+            group: spawn::Group::Session,
+        };
+        let started = (SystemTime::now(), clock::now());
+        let spawned = command.spawn().map_err(refuse("fork"))?;
+        let words = command.words;
+        drop(stdio);
+
+        let config = JobConfig {
+            timeout: request.timeout(),
+            grace: request.grace(),
+            default_grace: start.grace,
+            bound_to_client: !request.detach && !request.keep,
+        };
+        let mut keeper = Keeper {
+            job: Job::new(config, process::me()),
+            reply: client.reply.take(),
+            outcome: Some(spawned.outcome),
+            facts: VecDeque::from([JobEvent::Forked(spawned.pid)]),
+            init_gone: false,
+            start,
+            request,
+            words,
+            cwd,
+            signals,
+            outputs,
+            started,
+        };
+        keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
+        if let Source::Request(id) = start.source {
+            forget_request(start.control, id);
+        }
+        Ok(keeper)
+    }
+
+    fn run(&mut self) {
+        self.until_quiet();
+        while !self.job.has_ended() {
+            self.wait();
+            self.until_quiet();
+            if self.job.deadline().is_some_and(|deadline| deadline <= clock::now()) {
+                self.facts.push_back(JobEvent::Tick);
+                self.until_quiet();
+            }
+        }
+    }
+
+    /// Facts in, orders out, until no fact is left. Every fact and order passes here.
+    fn until_quiet(&mut self) {
+        let mut orders = Vec::new();
+        while let Some(event) = self.facts.pop_front() {
+            log::trace!("{}: {event:?}", self.start.job);
+            self.job.step(clock::now(), event, &mut orders);
+            for order in std::mem::take(&mut orders) {
+                log::trace!("{}:   {order:?}", self.start.job);
+                self.perform(order);
+            }
+        }
+    }
+
+    /// Waits for the next thing and takes it in: ends last, so that what was said before them comes first.
+    fn wait(&mut self) {
+        let mut fds = vec![(self.signals.fd().as_fd(), Interest::Read)];
+        let link = add(&mut fds, (!self.init_gone).then(|| (self.start.link.fd().as_fd(), Interest::Read)));
+        let outcome = add(&mut fds, self.outcome.as_ref().map(|fd| (fd.as_fd(), Interest::Read)));
+        let reply = add(&mut fds, self.reply.as_ref().map(|fd| (fd.as_fd(), Interest::Hangup)));
+        let outputs: Vec<_> = self.outputs.iter().map(|output| add(&mut fds, output.interest())).collect();
+        let timeout = self.job.deadline().map(|deadline| deadline.since(clock::now()));
+        let ready = match wait_any(&fds, timeout) {
+            Ok(ready) => ready,
+            Err(error) => {
+                log::error!("{}: cannot wait for events: {error}", self.start.job);
+                return;
+            }
+        };
+        let is_ready = |index: Option<usize>| index.is_some_and(|index| ready[index]);
+        for (output, index) in self.outputs.iter_mut().zip(&outputs) {
+            if is_ready(*index) {
+                output.relay();
+            }
+        }
+        if is_ready(link) {
+            self.take_orders();
+        }
+        if is_ready(outcome) {
+            self.take_outcome();
+        }
+        if is_ready(reply) {
+            self.reply = None;
+            self.facts.push_back(JobEvent::ClientGone);
+        }
+        if ready[0] {
+            while self.signals.next().is_some() {}
+            self.reap();
+        }
+    }
+
+    fn take_orders(&mut self) {
+        loop {
+            match self.start.link.receive() {
+                Received::Message(message) => match Order::parse(&message) {
+                    Some(order) => self.facts.push_back(JobEvent::Order(order)),
+                    None => log::warn!("{}: an order that is not understood", self.start.job),
+                },
+                Received::Nothing => return,
+                Received::Gone => {
+                    self.init_gone = true;
+                    // The client is not to wait for a grace that its init did not survive.
+                    self.reply = None;
+                    self.facts.push_back(JobEvent::InitGone);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_outcome(&mut self) {
+        let Some(fd) = &self.outcome else { return };
+        let cwd = self.cwd.as_deref().unwrap_or(self.start.cwd);
+        if let Some(outcome) = spawn::outcome(fd, &self.words, Some(cwd)) {
+            self.outcome = None;
+            self.facts.push_back(outcome.map_or_else(JobEvent::NotExecuted, |()| JobEvent::Executed));
+        }
+    }
+
+    fn reap(&mut self) {
+        // Its exec's outcome was there before its end.
+        self.take_outcome();
+        loop {
+            match reap() {
+                Reaped::Child(pid, exit) => self.facts.push_back(JobEvent::Reaped(pid, exit)),
+                Reaped::NoneYet => return,
+                Reaped::NoChild => {
+                    self.facts.push_back(JobEvent::Alone);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, order: JobAction) {
+        let job = self.start.job;
+        match order {
+            JobAction::TellStarted(pid) => {
+                self.tell(&Notice::Started(pid));
+                self.answer(&Reply::Started { job, pid });
+            }
+            JobAction::TellEnding => self.tell(&Notice::Ending),
+            JobAction::TellStuck(left) => self.tell(&Notice::Stuck(left)),
+            JobAction::Look => {
+                let seen = inspect::below(process::me()).unwrap_or_else(|| {
+                    log::warn!("{job}: cannot inspect its processes: no usable /proc");
+                    Vec::new()
+                });
+                self.facts.push_back(JobEvent::Looked(seen));
+            }
+            JobAction::Signal(pid, signal) => report(signals::send(pid, signal), job, signal, pid),
+            JobAction::SignalGroup(group, signal) => {
+                if let Some(leader) = Pid::new(group.get()) {
+                    report(signals::send_group(group, signal), job, signal, leader);
+                }
+            }
+            JobAction::Report { exit, cause, left } => self.answer(&Reply::Ended { job, exit, cause, left }),
+            JobAction::Finish { exit, cause } => self.finish(exit, cause),
+        }
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        if !self.init_gone && self.start.link.send(&notice.to_bytes()).is_err() {
+            log::debug!("{}: the init does not listen", self.start.job);
+        }
+    }
+
+    fn answer(&mut self, reply: &Reply) {
+        if let Some(fifo) = &self.reply {
+            let _ = fd::write(fifo, &reply.to_line());
+        }
+    }
+
+    fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
+        let (started, tick) = self.started;
+        for output in &mut self.outputs {
+            output.finish(self.start.grace);
+        }
+        let time = |time| humantime::format_rfc3339_micros(time).to_string();
+        let record = Record {
+            version: VERSION,
+            job: self.start.job,
+            name: self.start.name.clone(),
+            command: self.request.command.clone(),
+            started: time(started),
+            ended: time(SystemTime::now()),
+            wall_us: u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX),
+            exit,
+            cause: cause.clone(),
+            usage: usage(),
+        };
+        let written = make_job_directory(self.start).and_then(|dir| dir.write_file(files::RECORD, &record.to_json()));
+        if let Err(error) = written {
+            log::warn!("{}: cannot write its record: {}", self.start.job, crate::sys::errno(&error));
+        }
+        self.tell(&Notice::Ended { exit, cause });
+    }
+}
+
+fn add<T>(list: &mut Vec<T>, entry: Option<T>) -> Option<usize> {
+    list.push(entry?);
+    Some(list.len() - 1)
+}
+
+fn blocking(file: File) -> std::io::Result<OwnedFd> {
+    fd::set_nonblocking(&file, false)?;
+    Ok(file.into())
+}
+
+/// The job's directory; on the way, directories that are no longer kept go.
+fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
+    let jobs = start.control.dir(files::JOBS)?;
+    for old in &start.prune {
+        let _ = jobs.remove_tree(&old.to_string());
+    }
+    let name = start.job.to_string();
+    jobs.make_dir(&name)?;
+    jobs.dir(&name)
+}
+
+fn usage() -> Usage {
+    let used = children_usage();
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    Usage {
+        cpu_user_us: micros(used.user),
+        cpu_system_us: micros(used.system),
+        max_rss_bytes: used.max_rss_bytes,
+    }
+}
+
+/// A process that has ended meanwhile is no news.
+fn report(result: std::io::Result<()>, job: JobId, signal: Signal, pid: Pid) {
+    if let Err(error) = result {
+        let errno = crate::sys::errno(&error);
+        if errno != crate::base::Errno::ESRCH {
+            log::warn!("{job}: cannot send {signal} to pid {pid}: {errno}");
+        }
+    }
+}

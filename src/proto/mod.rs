@@ -32,8 +32,6 @@ pub const VERSION: u32 = 1;
 pub mod files {
     /// The FIFO.
     pub const CONTROL: &str = "control";
-    /// Held with `flock(2)` while an init lives.
-    pub const LOCK: &str = "lock";
     /// One directory a request.
     pub const REQUESTS: &str = "requests";
     /// One directory a job.

@@ -13,6 +13,11 @@ pub enum Cause {
     Exited,
     /// Its command could not be started.
     ExecFailed(ExecFailure),
+    /// It could not be served: a bad request, or something that the system would not give.
+    Refused {
+        /// Why.
+        reason: String,
+    },
     /// Its time was over.
     Timeout,
     /// Its client went away.
@@ -37,6 +42,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Exited => f.write_str("ended by itself"),
             Cause::ExecFailed(failure) => failure.fmt(f),
+            Cause::Refused { reason } => f.write_str(reason),
             Cause::Timeout => f.write_str("timeout"),
             Cause::ClientGone => f.write_str("its client went away"),
             Cause::Stopped => f.write_str("stopped by request"),

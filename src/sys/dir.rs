@@ -140,6 +140,11 @@ impl Dir {
         Ok(unlinkat(&self.0, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
+    /// Removes an empty directory.
+    pub fn remove_dir(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.0, name, UnlinkatFlags::RemoveDir)?)
+    }
+
     /// Removes a directory and all that is in it, no deeper than we make them: two levels.
     pub fn remove_tree(&self, name: &str) -> io::Result<()> {
         if let Ok(inner) = self.dir(name) {
@@ -182,11 +187,9 @@ impl Dir {
         Ok(fchown(&self.0, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
     }
 
-    /// Takes the lock file `name`; `None` if a living process has it.
-    pub fn lock(&self, name: &str) -> io::Result<Option<Lock>> {
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(&self.0, name, flags, FILE)?;
-        match nix::fcntl::Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
+    /// Locks the directory itself (`flock(2)`); `None` if a living process has it.
+    pub fn lock(&self) -> io::Result<Option<Lock>> {
+        match nix::fcntl::Flock::lock(self.dir(".")?.0, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(error.into()),

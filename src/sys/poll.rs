@@ -36,6 +36,11 @@ impl Poller {
         Ok(self.0.add(fd, EpollEvent::new(EpollFlags::empty(), token))?)
     }
 
+    /// Forgets `fd`.
+    pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(self.0.delete(fd)?)
+    }
+
     /// Waits until something is there or the time is over (`None`: for ever), and passes on the tokens.
     pub fn wait(&self, timeout: Option<Duration>, mut each: impl FnMut(u64)) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 64];

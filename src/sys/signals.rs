@@ -6,8 +6,9 @@
 
 use std::{io, os::fd::OwnedFd};
 
-use nix::sys::signal::{SigSet, Signal as NixSignal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 
+use super::start::Original;
 use crate::base::{Pgid, Pid, Signal};
 
 /// Blocked signals, to be read.
@@ -74,6 +75,31 @@ impl Signals {
             uid: info.ssi_uid,
         })
     }
+}
+
+/// For a client: blocks these signals, those that were ignored left out, to be read; everything else acts
+/// as it did before lastout was started.
+pub fn take_over(signals: &[Signal], original: &Original) -> io::Result<Signals> {
+    let mut mask = original.mask;
+    let mut taken = Vec::new();
+    for signal in signals {
+        let number = NixSignal::try_from(signal.get())?;
+        if !is_ignored(number) {
+            mask.add(number);
+            taken.push(*signal);
+        }
+    }
+    let signals = Signals::some(&taken)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+    Ok(signals)
+}
+
+fn is_ignored(signal: NixSignal) -> bool {
+    // SAFETY: without a new action nothing is changed; a zeroed structure is valid to be overwritten.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let result = unsafe { libc::sigaction(signal as i32, std::ptr::null(), &mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 fn kill(target: i32, signal: i32) -> io::Result<()> {

@@ -107,7 +107,8 @@ impl Command<'_> {
             }
         }
         if self.group == Group::Foreground {
-            tty::give_foreground(process::me());
+            // A terminal that will not have us is no reason not to run.
+            let _ = tty::give_foreground(fd::standard(0), process::me());
         }
         for (number, replacement) in (0..).zip(self.stdio) {
             if let Some(replacement) = replacement {

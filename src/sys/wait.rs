@@ -1,10 +1,30 @@
 //! Reaping.
 
+use std::time::Duration;
+
 use crate::base::{Exit, Pid, Signal};
 
-/// What the children of this process used, reaped ones and what those had reaped.
-pub fn children_usage() -> nix::Result<nix::sys::resource::Usage> {
-    nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)
+/// What the reaped children of this process used, and whatever those had reaped.
+pub fn children_usage() -> Usage {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Usage::default() };
+    let time = |time: nix::sys::time::TimeVal| Duration::from_micros((time.tv_sec() * 1_000_000 + time.tv_usec()) as u64);
+    Usage {
+        user: time(usage.user_time()),
+        system: time(usage.system_time()),
+        max_rss_bytes: usage.max_rss() as u64 * 1024,
+    }
+}
+
+/// Resources that processes used (`getrusage(2)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// The largest resident set of any one process.
+    pub max_rss_bytes: u64,
 }
 
 /// One answer of [`reap`].

@@ -1,0 +1,35 @@
+use std::io::Write;
+
+use env_logger::{Builder, Target};
+use log::{Level, LevelFilter};
+
+use crate::sys::stderr::Stderr;
+
+/// The environment variable that sets what is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`.
+pub(super) const VARIABLE: &str = "LASTOUT_LOG";
+
+/// Sets up log lines on standard error that never wait. `verbosity`: how often `-v` was given.
+pub(super) fn start(verbosity: u8) {
+    let level = match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    let mut builder = Builder::new();
+    builder.filter_level(level);
+    if let Ok(filters) = std::env::var(VARIABLE) {
+        builder.parse_filters(&filters);
+    }
+    builder.target(Target::Pipe(Box::new(Stderr::default())));
+    builder.format(|line, record| {
+        let word = match record.level() {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info | Level::Debug | Level::Trace => "",
+        };
+        writeln!(line, "lastout: {word}{}", record.args())
+    });
+    // Only a second logger could fail, and there is none.
+    let _ = builder.try_init();
+}

@@ -1,0 +1,206 @@
+//! `lastout exec`.
+
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use super::{
+    FAILURE, Outcome, Target,
+    pump::Pump,
+    session::{Connection, Session},
+};
+use crate::{
+    base::{JobId, JobRef, Name, Signal},
+    proto::{Cause, Line, Reply, Request, files},
+    sys::{
+        dir::Access,
+        fd,
+        poll::{Interest, wait_any},
+        signals::{self, Signals},
+        start::Original,
+    },
+};
+
+/// The exit code of a job that its timeout ended.
+const TIMED_OUT: u8 = 124;
+/// Signals that a client passes on to its job.
+const PASSED_ON: [Signal; 6] =
+    [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+
+/// What `lastout exec` was asked for.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    /// Where the init is.
+    pub target: Target,
+    /// What to run.
+    pub request: Request,
+    /// The job's name.
+    pub name: Option<Name>,
+}
+
+/// Runs a command as a job. Answers with the command's exit code.
+pub fn exec(exec: &Exec, original: &Original) -> Outcome {
+    let signals = signals::take_over(&PASSED_ON, original).context("cannot take signals")?;
+    let connection = Connection::open(&exec.target)?;
+    let session = connection.request()?;
+    let request = &exec.request;
+    let stdin = request.stdin.then(|| session.make_fifo(files::STREAMS[0], Access::Both)).transpose()?;
+    let mut outputs = Vec::new();
+    if !request.detach {
+        for number in [1u8, 2] {
+            let fifo = session.make_fifo(files::STREAMS[usize::from(number)], Access::Read)?;
+            let own = fd::standard(number).try_clone_to_owned().context("cannot use standard output")?;
+            outputs.push(Pump::new(fifo.into(), own, true));
+        }
+    }
+    session.write_file(files::REQUEST, &request.to_json())?;
+    connection.send(&Line::Exec(session.id, exec.name.clone()))?;
+    let stdin = stdin.map(stdin_pump).transpose()?;
+    Client { session, signals, stdin, outputs, detach: request.detach, job: None, started: false, passed_on: None }.run()
+}
+
+fn stdin_pump(fifo: File) -> anyhow::Result<Pump> {
+    let own = fd::standard(0).try_clone_to_owned().context("cannot use standard input")?;
+    Ok(Pump::new(own, fifo.into(), false))
+}
+
+struct Client<'a> {
+    session: Session<'a>,
+    signals: Signals,
+    stdin: Option<Pump>,
+    outputs: Vec<Pump>,
+    detach: bool,
+    job: Option<JobId>,
+    started: bool,
+    passed_on: Option<Signal>,
+}
+
+impl Client<'_> {
+    fn run(mut self) -> Outcome {
+        loop {
+            self.wait(None)?;
+            for reply in self.session.take()? {
+                match reply {
+                    Reply::Queued { job } => self.job = Some(job),
+                    Reply::Started { job, .. } => {
+                        self.job = Some(job);
+                        self.started = true;
+                        if self.detach {
+                            println!("{job}");
+                            return Ok(0);
+                        }
+                    }
+                    Reply::Refused { reason } => {
+                        eprintln!("lastout exec: {reason}");
+                        return Ok(FAILURE);
+                    }
+                    Reply::Ended { .. } => {
+                        self.drain()?;
+                        return Ok(conclude(&reply));
+                    }
+                    Reply::Done | Reply::Jobs(_) => {}
+                }
+            }
+            if self.session.gone() {
+                let who = if wait_any(&[(self.session.connection.control().as_fd(), Interest::Hangup)], Some(Duration::ZERO))? == [true] {
+                    "the init died"
+                } else {
+                    "the job's keeper died"
+                };
+                // What the job has said is in its FIFOs, and is not lost with them.
+                self.drain()?;
+                eprintln!("lastout exec: {who}");
+                return Ok(FAILURE);
+            }
+            if let Some(code) = self.take_signals()? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Waits for anything, and moves the streams.
+    fn wait(&mut self, timeout: Option<Duration>) -> anyhow::Result<()> {
+        let mut fds = self.session.wait_on();
+        fds.push((self.signals.fd().as_fd(), Interest::Read));
+        let first = fds.len();
+        let pumps = || self.outputs.iter().chain(&self.stdin);
+        fds.extend(pumps().filter_map(Pump::interest));
+        let ready = wait_any(&fds, timeout)?;
+        let mut ready = ready[first..].iter();
+        for pump in &mut self.outputs {
+            if pump.interest().is_some() && ready.next() == Some(&true) {
+                pump.turn().context("cannot write the job's output")?;
+            }
+        }
+        if let Some(pump) = &mut self.stdin {
+            let is_ready = pump.interest().is_some() && ready.next() == Some(&true);
+            // The job's end of its input is the job's business.
+            if is_ready && pump.turn().is_err() || pump.has_ended() && self.started {
+                self.stdin = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tree has ended, so nobody writes any more: passes on what is in the FIFOs.
+    fn drain(&mut self) -> anyhow::Result<()> {
+        self.stdin = None;
+        loop {
+            let fds: Vec<_> = self.outputs.iter().filter_map(Pump::interest).collect();
+            if fds.is_empty() {
+                return Ok(());
+            }
+            // A target without room is waited for; a source without bytes is empty for good.
+            let idle = self.outputs.iter().all(|pump| pump.has_ended() || pump.is_idle());
+            let ready = wait_any(&fds, idle.then_some(Duration::ZERO))?;
+            if idle && !ready.contains(&true) {
+                return Ok(());
+            }
+            let mut ready = ready.into_iter();
+            for pump in &mut self.outputs {
+                if pump.interest().is_some() && ready.next() == Some(true) {
+                    pump.turn().context("cannot write the job's output")?;
+                }
+            }
+        }
+    }
+
+    /// A signal goes to the job; the same signal again, and the client goes: then the job's tree ends too.
+    fn take_signals(&mut self) -> anyhow::Result<Option<u8>> {
+        while let Some(arrived) = self.signals.next() {
+            let signal = arrived.signal;
+            let leave = Some(128 + signal.get() as u8);
+            let Some(job) = self.job.filter(|_| self.passed_on != Some(signal)) else { return Ok(leave) };
+            if !self.started {
+                self.session.connection.send(&Line::Stop(None, JobRef::Id(job), None))?;
+                return Ok(leave);
+            }
+            self.passed_on = Some(signal);
+            self.session.connection.send(&Line::Kill(None, signal, JobRef::Id(job)))?;
+        }
+        Ok(None)
+    }
+}
+
+/// The exit code of a job's end, and a line about it where it was not the command's own.
+fn conclude(reply: &Reply) -> u8 {
+    let Reply::Ended { job, exit, cause, left } = reply else { return FAILURE };
+    for process in left {
+        eprintln!("lastout exec: {job}: SIGKILL has not ended {process}: it is stuck in the kernel");
+    }
+    match (cause, exit) {
+        (Cause::Exited, _) => {}
+        (Cause::ExecFailed(failure), _) => eprintln!("lastout exec: {failure}"),
+        (cause, Some(exit)) => eprintln!("lastout exec: {job}: {cause} ({exit})"),
+        (cause, None) => eprintln!("lastout exec: {job}: {cause}"),
+    }
+    match (cause, exit) {
+        (Cause::Timeout, _) => TIMED_OUT,
+        (_, Some(exit)) => exit.status(),
+        (_, None) => FAILURE,
+    }
+}

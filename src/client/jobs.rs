@@ -1,0 +1,116 @@
+//! `lastout ps`, `wait`, `kill`, `stop` and `shutdown`.
+
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use comfy_table::{Table, presets};
+
+use super::{Outcome, Target, session::Connection};
+use crate::{
+    base::{JobId, JobRef, Signal},
+    proto::{Cause, JobInfo, JobState, Line, Record, Reply, files},
+    sys::{dir::Dir, process},
+};
+
+/// A record is far smaller, but it has its command in full.
+const LARGEST_RECORD: u64 = 64 << 20;
+
+pub(super) fn list(connection: &Connection) -> anyhow::Result<Vec<JobInfo>> {
+    match connection.ask(Line::Ps)? {
+        Reply::Jobs(jobs) => Ok(jobs),
+        Reply::Refused { reason } => bail!(reason),
+        other => bail!("an answer that does not fit: {other:?}"),
+    }
+}
+
+/// Lists the jobs. `all`: those that have ended, too.
+pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
+    let mut jobs = list(&Connection::open(target)?)?;
+    jobs.retain(|job| all || job.state != JobState::Ended);
+    if json {
+        println!("{}", serde_json::to_string(&jobs)?);
+        return Ok(0);
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["JOB", "NAME", "STATE", "PID", "FOR", "EXIT", "COMMAND"]);
+    for job in jobs {
+        let time = Duration::from_secs(job.for_ms / 1000);
+        let exit = match (&job.exit, &job.cause) {
+            (Some(exit), Some(Cause::Exited) | None) => exit.status().to_string(),
+            (Some(exit), Some(cause)) => format!("{} ({cause})", exit.status()),
+            (None, Some(cause)) => cause.to_string(),
+            (None, None) => String::new(),
+        };
+        table.add_row([
+            job.job.to_string(),
+            job.name.map(|name| name.to_string()).unwrap_or_default(),
+            job.state.word().into(),
+            job.pid.map(|pid| pid.to_string()).unwrap_or_default(),
+            humantime::format_duration(time).to_string(),
+            exit,
+            job.command,
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    println!("{}", table.trim_fmt());
+    Ok(0)
+}
+
+/// Waits until a job has ended. Answers with its exit code.
+pub fn wait(target: &Target, job: JobRef, json: bool) -> Outcome {
+    let connection = Connection::open(target)?;
+    match connection.ask(|id| Line::Wait(id, job))? {
+        Reply::Ended { job, exit, cause, .. } => {
+            if json {
+                println!("{}", serde_json::to_string(&record(&connection.dir, job)?)?);
+            } else if exit.is_none() {
+                eprintln!("lastout wait: {job}: {cause}");
+            }
+            Ok(exit.map_or(super::FAILURE, |exit| exit.status()))
+        }
+        Reply::Refused { reason } => bail!(reason),
+        other => bail!("an answer that does not fit: {other:?}"),
+    }
+}
+
+fn record(control: &Dir, job: JobId) -> anyhow::Result<Record> {
+    let owners = [0, process::uid(), control.owner_and_mode()?.0];
+    let directory = control.dir(files::JOBS).and_then(|jobs| jobs.dir(&job.to_string()));
+    let json = directory.and_then(|directory| directory.read_file(files::RECORD, LARGEST_RECORD, &owners));
+    let json = json.map_err(|error| anyhow!("no record of {job}: {}", crate::sys::errno(&error)))?;
+    Record::parse(&json).map_err(|why| anyhow!(why))
+}
+
+/// Sends a signal to a job's process group.
+pub fn kill(target: &Target, signal: Signal, job: JobRef) -> Outcome {
+    done(Connection::open(target)?.ask(|id| Line::Kill(Some(id), signal, job))?)
+}
+
+/// Ends a job's whole tree and waits for its end.
+pub fn stop(target: &Target, job: JobRef, grace: Option<Duration>) -> Outcome {
+    done(Connection::open(target)?.ask(|id| Line::Stop(Some(id), job, grace))?)
+}
+
+/// Ends everything, and waits until the init has gone.
+pub fn shutdown(target: &Target) -> Outcome {
+    let connection = Connection::open(target)?;
+    let mut session = connection.request()?;
+    connection.send(&Line::Shutdown(Some(session.id)))?;
+    // An init that goes at once may not find the time to answer.
+    match session.next()? {
+        Some(Reply::Refused { reason }) => bail!(reason),
+        Some(_) => session.wait_gone()?,
+        None => {}
+    }
+    Ok(0)
+}
+
+fn done(reply: Reply) -> Outcome {
+    match reply {
+        Reply::Done | Reply::Ended { .. } => Ok(0),
+        Reply::Refused { reason } => bail!(reason),
+        other => bail!("an answer that does not fit: {other:?}"),
+    }
+}

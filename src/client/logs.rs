@@ -1,0 +1,112 @@
+//! `lastout logs`.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
+};
+
+use anyhow::{anyhow, bail};
+
+use super::{Outcome, Target, jobs::list, session::Connection};
+use crate::{
+    base::{JobId, JobRef},
+    proto::{Line, files},
+    sys::{dir::Dir, notify::Watch, poll::{Interest, wait_any}},
+};
+
+/// Writes a job's kept output: its standard output to ours, its standard error to ours. `follow`: until it ends.
+pub fn logs(target: &Target, job: JobRef, follow: bool) -> Outcome {
+    let connection = Connection::open(target)?;
+    let id = match &job {
+        JobRef::Id(id) => *id,
+        JobRef::Name(name) => {
+            let jobs = list(&connection)?;
+            let named = jobs.iter().rev().find(|info| info.name.as_ref() == Some(name));
+            named.map(|info| info.job).ok_or_else(|| anyhow!("no job {job}: `lastout ps -a` lists them"))?
+        }
+    };
+    let directory = connection.dir.dir(files::JOBS).and_then(|jobs| jobs.dir(&id.to_string()));
+    let Ok(directory) = directory else { bail!("{}", nothing_kept(&connection, id)?) };
+    let mut streams = files::LOGS.map(|name| Stream { name, current: None, inode: 0 });
+    if !follow {
+        if !copy_all(&directory, &mut streams)? {
+            bail!("{}", nothing_kept(&connection, id)?);
+        }
+        return Ok(0);
+    }
+    // Watch first, then ask, then read: nothing falls between.
+    let watch = Watch::directory(&connection.path.join(files::JOBS).join(id.to_string()))?;
+    let mut session = connection.request()?;
+    connection.send(&Line::Wait(session.id, JobRef::Id(id)))?;
+    loop {
+        copy_all(&directory, &mut streams)?;
+        let mut fds = session.wait_on();
+        fds.push((watch.fd(), Interest::Read));
+        wait_any(&fds, None)?;
+        watch.drain();
+        if !session.take()?.is_empty() || session.gone() {
+            copy_all(&directory, &mut streams)?;
+            return Ok(0);
+        }
+    }
+}
+
+fn nothing_kept(connection: &Connection, id: JobId) -> anyhow::Result<String> {
+    Ok(if list(connection)?.iter().any(|info| info.job == id) {
+        format!("{id} keeps no output: it went to its client (use exec --keep or --detach)")
+    } else {
+        format!("no job {id}: `lastout ps -a` lists them")
+    })
+}
+
+/// One log file, as far as it was copied.
+struct Stream {
+    name: &'static str,
+    current: Option<File>,
+    inode: u64,
+}
+
+/// Copies what is new. Answers whether there is any log at all.
+fn copy_all(directory: &Dir, streams: &mut [Stream; 2]) -> io::Result<bool> {
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let targets: [&mut dyn Write; 2] = [&mut out, &mut err];
+    let mut any = false;
+    for (stream, target) in streams.iter_mut().zip(targets) {
+        any |= stream.copy(directory, target)?;
+        target.flush()?;
+    }
+    Ok(any)
+}
+
+impl Stream {
+    fn copy(&mut self, directory: &Dir, target: &mut dyn Write) -> io::Result<bool> {
+        let first = self.current.is_none();
+        if first && let Ok(mut previous) = directory.open_file(&format!("{}.1", self.name)) {
+            copy(&mut previous, target)?;
+        }
+        if let Some(current) = &mut self.current {
+            copy(current, target)?;
+        }
+        // It may have become the previous one meanwhile, and another the current one.
+        if let Ok(mut file) = directory.open_file(self.name) {
+            let inode = file.metadata()?.ino();
+            if first || inode != self.inode {
+                copy(&mut file, target)?;
+                self.current = Some(file);
+                self.inode = inode;
+            }
+        }
+        Ok(self.current.is_some())
+    }
+}
+
+fn copy(from: &mut File, to: &mut dyn Write) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => to.write_all(&buffer[..count])?,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Moving a stream from one descriptor to another without ever waiting for the one while the other is ready.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use crate::sys::{
+    fd,
+    poll::Interest,
+    splice::{Moved, move_some},
+};
+
+/// A move of so many bytes says that a larger pipe would help.
+const MUCH: usize = 32 * 1024;
+
+/// One stream. One of its ends is a FIFO of a request's.
+#[derive(Debug)]
+pub(super) struct Pump {
+    from: OwnedFd,
+    to: OwnedFd,
+    /// Which of the two is the FIFO.
+    fifo_is_source: bool,
+    /// Read and not yet written, where the kernel cannot splice.
+    pending: Vec<u8>,
+    spliceable: bool,
+    /// There is something, and the target has no room.
+    blocked: bool,
+    enlarged: bool,
+    ended: bool,
+}
+
+impl Pump {
+    pub(super) fn new(from: OwnedFd, to: OwnedFd, fifo_is_source: bool) -> Pump {
+        let pending = Vec::new();
+        Pump { from, to, fifo_is_source, pending, spliceable: true, blocked: false, enlarged: false, ended: false }
+    }
+
+    /// What to wait for; `None` when it has ended.
+    pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, Interest)> {
+        if self.ended {
+            None
+        } else if self.blocked || !self.pending.is_empty() {
+            Some((self.to.as_fd(), Interest::Write))
+        } else {
+            Some((self.from.as_fd(), Interest::Read))
+        }
+    }
+
+    /// Whether it waits for its source, not for its target.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.blocked && self.pending.is_empty()
+    }
+
+    /// Whether the source has come to its end and everything was passed on.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Moves what can be moved now. To be called when what it waits for is ready. An error is the target's.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
+        if self.spliceable {
+            match move_some(&self.from, &self.to)? {
+                Moved::Bytes(count) => {
+                    self.blocked = false;
+                    self.enlarge(count);
+                    return Ok(());
+                }
+                Moved::Nothing => {
+                    self.blocked = !self.blocked;
+                    return Ok(());
+                }
+                Moved::End => {
+                    self.ended = true;
+                    return Ok(());
+                }
+                Moved::Unsupported => self.spliceable = false,
+            }
+        }
+        self.blocked = false;
+        if self.pending.is_empty() {
+            let mut buffer = vec![0; 64 * 1024];
+            match fd::read(&self.from, &mut buffer) {
+                Ok(Some(0)) | Err(_) => self.ended = true,
+                Ok(Some(count)) => {
+                    buffer.truncate(count);
+                    self.pending = buffer;
+                    self.enlarge(count);
+                }
+                Ok(None) => {}
+            }
+        }
+        if !self.pending.is_empty()
+            && let Some(count) = fd::write(&self.to, &self.pending)?
+        {
+            self.pending.drain(..count);
+        }
+        Ok(())
+    }
+
+    fn enlarge(&mut self, moved: usize) {
+        if moved >= MUCH && !std::mem::replace(&mut self.enlarged, true) {
+            fd::enlarge_pipe(if self.fifo_is_source { &self.from } else { &self.to });
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The control directory: made, checked, locked, and removed again.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    path::{Path, PathBuf, absolute},
+};
+
+use crate::{
+    base::{JobId, RequestId},
+    proto::{files, place},
+    sys::{
+        dir::{Access, Dir, Lock},
+        mount, process,
+    },
+};
+
+/// An init's control directory, in use.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) path: PathBuf,
+    pub(super) dir: Dir,
+    pub(super) fifo: File,
+    lock: Lock,
+    requests: Dir,
+    made: bool,
+}
+
+/// Opens the named control directory, or the first default one that can be had. `Ok(None)` with a reason
+/// logged if only defaults were tried: the init works without.
+pub(super) fn open(named: Option<&Path>) -> Result<Option<Control>, String> {
+    if let Some(path) = named {
+        let reason = |error: Unusable| format!("cannot use control directory {}: {error}", path.display());
+        return Control::open(path).map(Some).map_err(reason);
+    }
+    let mut reasons = Vec::new();
+    for path in place::candidates(std::env::var_os("XDG_RUNTIME_DIR"), process::uid()) {
+        match Control::open(&path) {
+            Ok(control) => return Ok(Some(control)),
+            Err(error) => {
+                reasons.push(format!("{}: {error}", path.display()));
+                if matches!(error, Unusable::Taken) {
+                    break;
+                }
+            }
+        }
+    }
+    log::warn!("no control directory, so no `lastout exec`: {}; name one with --control DIR", reasons.join("; "));
+    Ok(None)
+}
+
+#[derive(Debug)]
+enum Unusable {
+    Taken,
+    Because(String),
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Unusable::Taken => f.write_str("another lastout uses it"),
+            Unusable::Because(why) => f.write_str(why),
+        }
+    }
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Unusable {
+        Unusable::Because(crate::sys::errno(&error).to_string())
+    }
+}
+
+fn because<T>(why: impl Into<String>) -> Result<T, Unusable> {
+    Err(Unusable::Because(why.into()))
+}
+
+impl Control {
+    fn open(path: &Path) -> Result<Control, Unusable> {
+        let path = absolute(path)?;
+        let made = match Dir::make(&path) {
+            Ok(made) => made,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return because("the directory above it does not exist: make it, or mount it");
+            }
+            // A read-only filesystem may still have the directory.
+            Err(error) => Dir::open(&path).map(|_| false).map_err(|_| error)?,
+        };
+        let dir = open_directory(&path)?;
+        check(&dir)?;
+        let Some(lock) = dir.lock()? else { return Err(Unusable::Taken) };
+        // What a dead init left: its FIFO has no reader any more, its requests no keeper.
+        remove_if_there(dir.remove(files::CONTROL))?;
+        remove_if_there(dir.remove_tree(files::REQUESTS))?;
+        dir.make_dir(files::REQUESTS)?;
+        dir.make_dir(files::JOBS)?;
+        dir.make_fifo(files::CONTROL)?;
+        let fifo = dir.open_fifo(files::CONTROL, Access::Both, None)?;
+        let requests = dir.dir(files::REQUESTS)?;
+        Ok(Control { path, dir, fifo, lock, requests, made })
+    }
+
+    /// The highest job number of which something is kept from an earlier init.
+    pub(super) fn last_job(&self) -> u64 {
+        if self.made {
+            return 0;
+        }
+        let names = self.dir.dir(files::JOBS).and_then(|jobs| jobs.names()).unwrap_or_default();
+        names.iter().filter_map(|name| name.parse::<JobId>().ok()).map(|job| job.0).max().unwrap_or(0)
+    }
+
+    /// Where requests are.
+    pub(super) fn requests(&self) -> &Dir {
+        &self.requests
+    }
+
+    /// Every descriptor that it holds.
+    pub(super) fn fds(&self) -> [RawFd; 4] {
+        [self.dir.fd().as_raw_fd(), self.fifo.as_raw_fd(), self.lock.raw_fd(), self.requests.fd().as_raw_fd()]
+    }
+
+    /// A client's `reply`, to write to. Fails if the client has gone.
+    pub(super) fn reply(&self, request: RequestId) -> io::Result<File> {
+        self.requests.dir(&request.to_string())?.open_fifo(files::REPLY, Access::Write, None)
+    }
+
+    /// Removes what this init made. Records and kept output stay if the directory was somebody's before.
+    pub(super) fn release(&self) {
+        let _ = self.dir.remove(files::CONTROL);
+        let _ = self.dir.remove_tree(files::REQUESTS);
+        if self.made {
+            let _ = self.dir.remove_tree(files::JOBS);
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> Result<Dir, Unusable> {
+    Dir::open(path).or_else(|error| match error.raw_os_error() {
+        // O_NOFOLLOW with O_DIRECTORY answers ENOTDIR for a link too.
+        Some(_) if path.is_symlink() => because("it is a symbolic link: name the directory itself"),
+        Some(_) if path.exists() && !path.is_dir() => because("it is not a directory"),
+        _ => Err(error.into()),
+    })
+}
+
+fn check(dir: &Dir) -> Result<(), Unusable> {
+    let (owner, _, mode) = dir.owner_and_mode()?;
+    let uid = process::uid();
+    if owner != uid {
+        return because(format!("it belongs to uid {owner} and lastout runs as uid {uid}: chown it, or name another"));
+    }
+    if mode & 0o022 != 0 {
+        return because(format!("others can write to it (mode {mode:04o}), and whoever can write to it commands lastout: chmod 700"));
+    }
+    if let Some(kind) = mount::remote_kind(dir.fd())? {
+        return because(format!("it is on {kind}, and FIFOs need a local filesystem"));
+    }
+    Ok(())
+}
+
+fn remove_if_there(result: io::Result<()>) -> Result<(), Unusable> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
