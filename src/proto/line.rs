@@ -165,11 +165,11 @@ impl Lines {
             bytes = rest;
             if self.skipping || self.partial.len() + line.len() >= MAX_LINE {
                 each(Err(BadLine::TooLong));
-            } else if !self.partial.is_empty() {
+            } else if self.partial.is_empty() {
+                parse(line, &mut each);
+            } else {
                 self.partial.extend_from_slice(line);
-                each(Line::parse(&self.partial));
-            } else if !line.trim_ascii().is_empty() {
-                each(Line::parse(line));
+                parse(&self.partial, &mut each);
             }
             self.partial.clear();
             self.skipping = false;
@@ -193,6 +193,12 @@ impl Lines {
         self.partial.clear();
         std::mem::take(&mut self.skipping);
         had.then_some(BadLine::Unfinished)
+    }
+}
+
+fn parse(line: &[u8], each: &mut impl FnMut(Result<Line, BadLine>)) {
+    if !line.trim_ascii().is_empty() {
+        each(Line::parse(line));
     }
 }
 
