@@ -1,0 +1,3 @@
+//! lastout from outside: real processes, real namespaces, real engines. One binary, one module a subject.
+
+mod support;
