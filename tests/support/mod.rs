@@ -1,5 +1,5 @@
 //! What the tests share: what a machine must have, running lastout, waiting for events.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::{
     fs,
