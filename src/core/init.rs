@@ -165,6 +165,9 @@ impl Init {
 
     /// When [`Event::Tick`] is due; `None`: nothing is, so nothing wakes.
     pub fn deadline(&self) -> Option<Tick> {
+        if self.phase == Phase::Gone {
+            return None;
+        }
         let engine = match &self.engine {
             Engine::Known { alive, kill_at, .. } if !alive.is_empty() && self.phase == Phase::Stopping => Some(*kill_at),
             Engine::Known { .. } | Engine::Unknown | Engine::Looking => None,
@@ -495,6 +498,8 @@ impl Init {
             Ok(pid) => {
                 if let Some(job) = self.table.get(id) {
                     job.keeper = Some(pid);
+                    // From here on the keeper answers the client.
+                    job.source = None;
                 }
             }
             Err(reason) => {
@@ -685,3 +690,6 @@ fn no_such(job: &JobRef) -> String {
 fn describe(process: &Process) -> String {
     format!("pid {} ({}, state {})", process.id.pid, process.comm, process.state)
 }
+
+#[cfg(test)]
+mod tests;

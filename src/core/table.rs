@@ -23,7 +23,7 @@ pub(super) struct Job {
     pub(super) outcome: Option<(Option<Exit>, Cause)>,
     /// Clients to tell of the end.
     pub(super) waiters: Vec<RequestId>,
-    /// The keeper has been forked or is about to be; before, the source waits here.
+    /// What to run, until a keeper has it.
     pub(super) source: Option<Source>,
     text: String,
     since: Tick,
@@ -120,7 +120,7 @@ impl Table {
         let id = self.queue.pop_front()?;
         let job = self.jobs.get_mut(&id)?;
         job.enter(now, JobState::Starting);
-        Some((id, job.source.take()?, job.name.clone()))
+        Some((id, job.source.clone()?, job.name.clone()))
     }
 
     /// Takes every queued job out of the queue.

@@ -1,4 +1,5 @@
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, VecDeque, btree_map::Entry},
     ffi::CString,
     fs::File,
@@ -17,7 +18,7 @@ use super::{
     token::Token,
 };
 use crate::{
-    base::{Errno, ExecFailure, Exit, GRACE, JobId, Name, Pid, RequestId},
+    base::{Errno, ExecFailure, Exit, GRACE, JobId, Name, Pid, RequestId, Signal},
     core::{Action, Config, Event, Init, Level, Role, Sender, Source},
     inspect, keeper,
     proto::{JobInfo, Lines, Notice, Reply, Request, files, place},
@@ -55,6 +56,8 @@ pub(super) struct Turn<'a> {
     signals: Signals,
     terminal: Option<OwnedFd>,
     cwd: PathBuf,
+    /// Read when the first job comes.
+    ignored: OnceCell<Vec<Signal>>,
     control: Option<Control>,
     lines: Lines,
     half_line: bool,
@@ -103,6 +106,7 @@ impl<'a> Turn<'a> {
             signals,
             terminal: tty::foreground_terminal(),
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+            ignored: OnceCell::new(),
             control,
             lines: Lines::default(),
             half_line: false,
@@ -219,7 +223,7 @@ impl<'a> Turn<'a> {
     fn take_signals(&mut self) {
         let mut children = false;
         while let Some(arrived) = self.signals.next() {
-            if arrived.signal == crate::base::Signal::CHLD {
+            if arrived.signal == Signal::CHLD {
                 children = true;
                 continue;
             }
@@ -389,6 +393,7 @@ impl<'a> Turn<'a> {
             cwd: None,
             stdio: [None; 3],
             original: self.original,
+            reset: &[],
             group: if self.terminal.is_some() { spawn::Group::Foreground } else { spawn::Group::Own },
         };
         let forked = command.spawn().and_then(|spawned| {
@@ -420,6 +425,7 @@ impl<'a> Turn<'a> {
 
     fn try_fork_keeper(&mut self, job: JobId, source: Source, name: Option<Name>, prune: Vec<JobId>) -> std::io::Result<Pid> {
         let Some(control) = &self.control else { return Err(std::io::ErrorKind::NotFound.into()) };
+        let ignored = self.ignored.get_or_init(signals::ignored);
         let (ours, theirs) = Link::pair()?;
         self.poller.add(ours.fd(), Token::Keeper(job).pack())?;
         let pid = spawn::fork_child(|| {
@@ -435,6 +441,7 @@ impl<'a> Turn<'a> {
                 cwd: &self.cwd,
                 grace: self.plan.grace.unwrap_or(GRACE),
                 original: self.original,
+                ignored,
             })
         })?;
         self.keepers.insert(job, Keeper { pid, link: ours });

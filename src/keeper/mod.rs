@@ -62,6 +62,8 @@ pub struct Start<'a> {
     pub grace: Duration,
     /// What a command gets back.
     pub original: &'a Original,
+    /// The signals that the init was started to ignore (by `nohup`, by a script's `&`): a job is not.
+    pub ignored: &'a [Signal],
 }
 
 /// Why a job did not even begin: the cause, and whether the client is told.
@@ -211,7 +213,8 @@ impl<'a> Keeper<'a> {
             env: Some((start.environment)(&own)),
             cwd: Some(cwd.as_deref().unwrap_or(start.cwd)),
             stdio: [stdio[0].as_ref(), stdio[1].as_ref(), stdio[2].as_ref()],
-            original: start.original,
+            original: &start.original.for_jobs(),
+            reset: start.ignored,
             group: spawn::Group::Session,
         };
         let started = (SystemTime::now(), clock::now());

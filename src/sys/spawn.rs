@@ -18,7 +18,7 @@ use std::{
 use nix::unistd::{ForkResult, fork};
 
 use super::{fd, process, start::Original, tty};
-use crate::base::{Errno, ExecFailure, Pid};
+use crate::base::{Errno, ExecFailure, Pid, Signal};
 
 /// Forks a child that runs `body` and exits with its answer; 125 if it panics.
 pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
@@ -42,6 +42,8 @@ pub struct Command<'a> {
     pub stdio: [Option<&'a OwnedFd>; 3],
     /// What it gets back.
     pub original: &'a Original,
+    /// Signals that are not to be ignored, though they are.
+    pub reset: &'a [Signal],
     /// Its place among process groups.
     pub group: Group,
 }
@@ -124,6 +126,10 @@ impl Command<'_> {
         if self.original.chld_ignored {
             // SAFETY: SIG_IGN is no handler.
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        }
+        for signal in self.reset {
+            // SAFETY: SIG_DFL is no handler.
+            unsafe { libc::signal(signal.get(), libc::SIG_DFL) };
         }
         // Last: from here on a signal acts on the command, not on us.
         self.original.restore_mask();

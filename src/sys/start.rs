@@ -64,6 +64,11 @@ impl Original {
         self.chld_ignored |= old.is_ok_and(|old| matches!(old.handler(), SigHandler::SigIgn));
     }
 
+    /// What a job gets instead of main: SIGCHLD as it should be.
+    pub fn for_jobs(&self) -> Original {
+        Original { chld_ignored: false, ..*self }
+    }
+
     /// Gives this process its own signal mask back.
     pub fn restore_mask(&self) {
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None);

@@ -1,0 +1,585 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::ProcId;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn pid(raw: i32) -> Pid {
+    Pid::new(raw).unwrap()
+}
+
+fn at(ms: u64) -> Tick {
+    Tick(ms * 1000)
+}
+
+fn config(role: Role, main: bool) -> Config {
+    Config {
+        role,
+        me: if role == Role::Pid1 { Pid::INIT } else { pid(500) },
+        main,
+        grace: None,
+        stop_timeout: None,
+        stuck_timeout: 60 * SECOND,
+        max_jobs: None,
+        remap: Vec::new(),
+        warn_reaps: false,
+        last_job: 0,
+    }
+}
+
+/// An init under test, with what it ordered since the last look.
+struct Bench {
+    init: Init,
+    orders: Vec<Action>,
+    now: u64,
+}
+
+const MAIN: i32 = 10;
+
+impl Bench {
+    fn new(config: Config) -> Bench {
+        let main = config.main;
+        let mut bench = Bench { init: Init::new(config), orders: Vec::new(), now: 0 };
+        bench.step(Event::Begin);
+        if main {
+            assert!(bench.take().contains(&Action::ForkMain));
+            bench.step(Event::MainForked(Ok(pid(MAIN))));
+        }
+        bench
+    }
+
+    fn step(&mut self, event: Event) {
+        self.init.step(at(self.now), event, &mut self.orders);
+    }
+
+    /// The orders since the last call, log lines left out.
+    fn take(&mut self) -> Vec<Action> {
+        self.orders.drain(..).filter(|order| !matches!(order, Action::Log(..))).collect()
+    }
+
+    fn term(&mut self) {
+        self.step(Event::Signal { signal: Signal::TERM, sender: Sender::Outside });
+    }
+
+    fn reap(&mut self, raw: i32, exit: Exit) {
+        self.step(Event::Reaped { pid: pid(raw), exit });
+    }
+
+    /// A job that runs under keeper `keeper`.
+    fn job(&mut self, request: u128, keeper: i32) -> JobId {
+        self.step(Event::Line(Line::Exec(RequestId(request), None)));
+        let orders = self.take();
+        let [Action::ForkKeeper { job, .. }] = &orders[..] else { panic!("{orders:?}") };
+        self.step(Event::KeeperForked { job: *job, keeper: Ok(pid(keeper)) });
+        self.step(Event::Notice { job: *job, notice: Notice::Started(pid(keeper + 1)) });
+        *job
+    }
+
+    fn end_job(&mut self, job: JobId, keeper: i32) {
+        let notice = Notice::Ended { exit: Some(Exit::Code(0)), cause: Cause::Exited };
+        self.step(Event::Notice { job, notice });
+        self.reap(keeper, Exit::Code(0));
+    }
+
+    fn next_deadline(&mut self) {
+        let deadline = self.init.deadline().expect("a deadline");
+        self.now = self.now.max(deadline.0.div_ceil(1000));
+        self.step(Event::Tick);
+    }
+}
+
+fn process(raw: i32, parent: i32) -> Process {
+    let id = ProcId { pid: pid(raw), start: 1 };
+    Process { id, parent: Pid::new(parent), state: 'S', threads: 1, comm: "x".into() }
+}
+
+fn leave(code: u8) -> [Action; 2] {
+    [Action::Release, Action::Exit(code)]
+}
+
+#[test]
+fn with_nothing_left_it_leaves_at_once() {
+    for (exit, code) in [(Exit::Code(0), 0), (Exit::Code(255), 255), (Exit::Signal(Signal::TERM), 143)] {
+        for role in [Role::Pid1, Role::Subreaper] {
+            let mut bench = Bench::new(config(role, true));
+            assert_eq!(bench.init.deadline(), None, "an init with nothing to do does not wake");
+            bench.reap(MAIN, exit);
+            assert_eq!(bench.take(), [Action::CheckAlone]);
+            bench.step(Event::Alone(true));
+            assert_eq!(bench.take(), [Action::Sync]);
+            bench.step(Event::Synced(Vec::new()));
+            assert_eq!(bench.take(), leave(code));
+            assert_eq!((bench.init.phase(), bench.init.deadline()), (Phase::Gone, None));
+        }
+    }
+}
+
+#[test]
+fn exit_codes_are_remapped_and_failures_to_execute_are_shell_codes() {
+    let mut bench = Bench::new(Config { remap: vec![143], ..config(Role::Pid1, true) });
+    bench.reap(MAIN, Exit::Signal(Signal::TERM));
+    assert_eq!(bench.init.exit_code(), 0);
+    let mut bench = Bench::new(config(Role::Pid1, true));
+    bench.step(Event::MainNotExecuted(ExecFailure { what: "execute x".into(), errno: crate::base::Errno(13) }));
+    bench.reap(MAIN, Exit::Code(127));
+    assert_eq!(bench.init.exit_code(), 126);
+}
+
+#[test]
+fn in_hold_a_stop_signal_is_an_orderly_end() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut bench = Bench::new(config(Role::Pid1, false));
+        bench.step(Event::Signal { signal: Signal::HUP, sender: Sender::Outside });
+        assert_eq!((bench.take(), bench.init.phase()), (vec![], Phase::Running));
+        bench.step(Event::Signal { signal, sender: Sender::Outside });
+        bench.step(Event::Alone(true));
+        bench.step(Event::Synced(Vec::new()));
+        let mut expected = vec![Action::CheckAlone, Action::Sync];
+        expected.extend(leave(0));
+        assert_eq!(bench.take(), expected);
+    }
+}
+
+#[test]
+fn a_stop_asks_main_jobs_and_the_engines_processes_at_once() {
+    let mut bench = Bench::new(config(Role::Pid1, true));
+    let job = bench.job(1, 20);
+    bench.term();
+    let group = Pgid::led_by(pid(MAIN)).unwrap();
+    let order = Order::Stop { cause: Cause::Shutdown, grace_ms: 7000, asked: false };
+    let expected =
+        [Action::SignalGroup(group, Signal::TERM), Action::Tell { job, order }, Action::Look { kill: false }];
+    assert_eq!(bench.take(), expected);
+    bench.step(Event::Looked(Some(vec![process(1, 0), process(MAIN, 1), process(20, 1), process(30, 0), process(31, 30)])));
+    assert_eq!(bench.take(), [Action::Watch(pid(30)), Action::Signal(pid(30), Signal::TERM)]);
+    // Whatever the order of their ends, it goes on when all three have ended, and not before.
+    bench.reap(MAIN, Exit::Code(7));
+    bench.step(Event::WatchedEnded(pid(30)));
+    assert_eq!((bench.take(), bench.init.phase()), (vec![], Phase::Stopping));
+    bench.end_job(job, 20);
+    assert_eq!(bench.take(), [Action::CheckAlone]);
+    bench.step(Event::Alone(true));
+    bench.step(Event::Synced(Vec::new()));
+    assert_eq!(bench.take()[1..], leave(7));
+}
+
+#[test]
+fn main_has_no_deadline_unless_it_is_given_one() {
+    let mut bench = Bench::new(config(Role::Subreaper, true));
+    bench.term();
+    assert_eq!(bench.init.deadline(), None);
+    let mut bench = Bench::new(Config { stop_timeout: Some(3 * SECOND), ..config(Role::Subreaper, true) });
+    bench.term();
+    bench.take();
+    assert_eq!(bench.init.deadline(), Some(at(3000)));
+    bench.next_deadline();
+    assert_eq!(bench.take(), [Action::SignalGroup(Pgid::led_by(pid(MAIN)).unwrap(), Signal::KILL)]);
+}
+
+#[test]
+fn mains_leftovers_are_asked_then_forced_within_the_budget() {
+    let mut bench = Bench::new(config(Role::Pid1, true));
+    bench.term();
+    bench.step(Event::Looked(Some(vec![process(1, 0), process(MAIN, 1)])));
+    bench.now = 5000;
+    bench.reap(MAIN, Exit::Code(0));
+    bench.take();
+    bench.step(Event::Alone(false));
+    assert_eq!((bench.take(), bench.init.phase()), (vec![Action::Look { kill: false }], Phase::Sweeping));
+    let left = vec![process(1, 0), process(40, 1)];
+    bench.step(Event::Looked(Some(left.clone())));
+    assert_eq!(bench.take(), [Action::Signal(pid(40), Signal::TERM)]);
+    // 7 s in all, of which 5 are gone.
+    assert_eq!(bench.init.deadline(), Some(at(7000)));
+    bench.next_deadline();
+    assert_eq!(bench.take(), [Action::Look { kill: true }], "as PID 1 one call for all");
+    bench.step(Event::Looked(Some(left)));
+    assert_eq!(bench.take()[..1], [Action::Signal(pid(40), Signal::KILL)]);
+    bench.step(Event::Looked(Some(vec![])));
+    bench.step(Event::Alone(true));
+    assert!(bench.take().contains(&Action::Sync));
+}
+
+#[test]
+fn below_somebody_else_nothing_but_descendants_is_killed() {
+    let mut bench = Bench::new(config(Role::Subreaper, true));
+    bench.reap(MAIN, Exit::Code(0));
+    bench.step(Event::Alone(false));
+    bench.step(Event::Looked(Some(vec![process(40, 500)])));
+    bench.now = 7000;
+    for _ in 0..3 {
+        bench.step(Event::Tick);
+        bench.step(Event::Looked(Some(vec![process(40, 500)])));
+    }
+    let orders = bench.take();
+    assert!(orders.contains(&Action::Signal(pid(40), Signal::KILL)), "{orders:?}");
+    assert!(!orders.contains(&Action::Look { kill: true }), "{orders:?}");
+}
+
+#[test]
+fn zombies_whose_parent_is_outside_do_not_keep_it() {
+    let mut bench = Bench::new(config(Role::Pid1, true));
+    bench.reap(MAIN, Exit::Code(0));
+    bench.step(Event::Alone(false));
+    let mut zombie = process(30, 0);
+    zombie.state = 'Z';
+    bench.step(Event::Looked(Some(vec![process(1, 0), zombie.clone()])));
+    bench.step(Event::Alone(false));
+    bench.step(Event::Looked(Some(vec![process(1, 0), zombie])));
+    assert!(bench.take().contains(&Action::Sync));
+}
+
+#[test]
+fn pid_1_waits_for_what_is_stuck_and_a_subreaper_gives_up_and_says_so() {
+    for (role, gives_up) in [(Role::Pid1, false), (Role::Subreaper, true)] {
+        let mut bench = Bench::new(Config { grace: Some(SECOND), ..config(role, true) });
+        bench.reap(MAIN, Exit::Code(3));
+        bench.step(Event::Alone(false));
+        if role == Role::Pid1 {
+            bench.step(Event::Looked(Some(vec![process(1, 0), process(40, 1)])));
+            bench.step(Event::Alone(false));
+        }
+        bench.step(Event::Looked(Some(vec![process(40, 500)])));
+        let mut said = 0;
+        while bench.now < 120_000 && bench.init.phase() == Phase::Sweeping {
+            if bench.init.deadline().is_some() {
+                bench.next_deadline();
+            }
+            bench.step(Event::Looked(Some(vec![process(40, 500)])));
+            said += bench.orders.iter().filter(|order| matches!(order, Action::Log(Level::Warn, _))).count();
+            bench.orders.retain(|order| matches!(order, Action::Log(Level::Error, _) | Action::Exit(_)));
+        }
+        assert!(said >= 10, "named every few seconds: {said}");
+        let left = bench.orders.iter().any(|order| matches!(order, Action::Log(Level::Error, text) if text.contains("pid 40")));
+        assert_eq!((bench.init.phase() == Phase::Gone, left), (gives_up, gives_up));
+        assert_eq!(bench.orders.contains(&Action::Exit(125)), gives_up);
+    }
+}
+
+#[test]
+fn jobs_beyond_the_limit_wait_in_order() {
+    let mut bench = Bench::new(Config { max_jobs: Some(1), ..config(Role::Pid1, false) });
+    let first = bench.job(1, 20);
+    for request in [2, 3] {
+        bench.step(Event::Line(Line::Exec(RequestId(request), None)));
+    }
+    let queued = |request, job| {
+        let to = RequestId(request);
+        [Action::Hold(to), Action::Answer { to, reply: Reply::Queued { job: JobId(job) }, last: false }]
+    };
+    assert_eq!(bench.take(), [queued(2, 2), queued(3, 3)].concat());
+    bench.end_job(first, 20);
+    let orders = bench.take();
+    assert!(matches!(&orders[..], [Action::ForkKeeper { job: JobId(2), .. }]), "{orders:?}");
+    let states: Vec<_> = bench.init.list(at(0)).into_iter().map(|(info, _)| info.state).collect();
+    assert_eq!(states, [JobState::Ended, JobState::Starting, JobState::Queued]);
+}
+
+#[test]
+fn a_queued_job_can_be_stopped_and_a_shutdown_answers_the_queue() {
+    let mut bench = Bench::new(Config { max_jobs: Some(1), ..config(Role::Pid1, false) });
+    bench.job(1, 20);
+    for request in [2, 3] {
+        bench.step(Event::Line(Line::Exec(RequestId(request), None)));
+    }
+    bench.take();
+    bench.step(Event::Line(Line::Stop(Some(RequestId(9)), JobRef::Id(JobId(2)), None)));
+    let ended = |to: u128, job, cause| Action::Answer {
+        to: RequestId(to),
+        reply: Reply::Ended { job: JobId(job), exit: None, cause, left: Vec::new() },
+        last: true,
+    };
+    assert_eq!(bench.take(), [ended(2, 2, Cause::Stopped), ended(9, 2, Cause::Stopped)]);
+    bench.term();
+    assert!(bench.take().contains(&ended(3, 3, Cause::Shutdown)));
+    bench.step(Event::Line(Line::Exec(RequestId(4), None)));
+    let orders = bench.take();
+    assert!(matches!(&orders[..], [Action::Answer { reply: Reply::Refused { .. }, .. }]), "{orders:?}");
+}
+
+#[test]
+fn who_waits_is_told_once_whenever_the_job_ends() {
+    let mut bench = Bench::new(config(Role::Pid1, false));
+    let job = bench.job(1, 20);
+    for client in [5, 6] {
+        bench.step(Event::Line(Line::Wait(RequestId(client), JobRef::Id(job))));
+    }
+    assert_eq!(bench.take(), [Action::Hold(RequestId(5)), Action::Hold(RequestId(6))]);
+    bench.step(Event::ClientGone(RequestId(5)));
+    bench.end_job(job, 20);
+    let reply = Reply::Ended { job, exit: Some(Exit::Code(0)), cause: Cause::Exited, left: Vec::new() };
+    assert_eq!(bench.take(), [Action::Answer { to: RequestId(6), reply: reply.clone(), last: true }]);
+    bench.step(Event::Line(Line::Wait(RequestId(7), JobRef::Id(job))));
+    assert_eq!(bench.take(), [Action::Answer { to: RequestId(7), reply, last: true }]);
+    bench.step(Event::Line(Line::Wait(RequestId(8), JobRef::Id(JobId(77)))));
+    assert!(matches!(&bench.take()[..], [Action::Answer { reply: Reply::Refused { .. }, .. }]));
+}
+
+#[test]
+fn a_name_belongs_to_one_living_job() {
+    let mut bench = Bench::new(config(Role::Pid1, false));
+    let name: Name = "a".parse().unwrap();
+    let exec = |request| Event::Line(Line::Exec(RequestId(request), Some(name.clone())));
+    bench.step(exec(1));
+    bench.take();
+    bench.step(exec(2));
+    assert!(matches!(&bench.take()[..], [Action::Answer { reply: Reply::Refused { .. }, .. }]));
+    bench.step(Event::KeeperForked { job: JobId(1), keeper: Ok(pid(20)) });
+    bench.end_job(JobId(1), 20);
+    bench.step(exec(3));
+    assert!(matches!(&bench.take()[..], [Action::ForkKeeper { job: JobId(2), .. }]));
+}
+
+#[test]
+fn a_keeper_that_was_killed_takes_its_tree_along_and_nothing_else() {
+    for (main, all) in [(true, false), (false, true)] {
+        let mut bench = Bench::new(config(Role::Pid1, main));
+        let job = bench.job(1, 20);
+        bench.step(Event::Line(Line::Wait(RequestId(5), JobRef::Id(job))));
+        bench.take();
+        bench.reap(20, Exit::Signal(Signal::KILL));
+        let reply = Reply::Ended { job, exit: None, cause: Cause::KeeperGone, left: Vec::new() };
+        let strays = Action::EndStrays { job, command: Some(pid(21)), all };
+        assert_eq!(bench.take(), [strays, Action::Answer { to: RequestId(5), reply, last: true }]);
+        assert_eq!(bench.init.phase(), Phase::Running);
+    }
+}
+
+#[test]
+fn a_keeper_that_cannot_be_forked_is_an_answer_not_a_hang() {
+    let mut bench = Bench::new(config(Role::Pid1, false));
+    bench.step(Event::Line(Line::Exec(RequestId(1), None)));
+    bench.take();
+    bench.step(Event::KeeperForked { job: JobId(1), keeper: Err("no more processes".into()) });
+    let orders = bench.take();
+    assert!(matches!(&orders[..], [Action::Answer { to: RequestId(1), last: true, .. }]), "{orders:?}");
+}
+
+#[test]
+fn the_table_does_not_grow_with_what_has_ended() {
+    let mut bench = Bench::new(config(Role::Pid1, false));
+    let mut pruned = Vec::new();
+    for request in 0..1000 {
+        bench.step(Event::Line(Line::Exec(RequestId(request), None)));
+        for order in bench.take() {
+            let Action::ForkKeeper { job, prune, .. } = order else { continue };
+            pruned.extend(prune);
+            bench.step(Event::KeeperForked { job, keeper: Ok(pid(20)) });
+            bench.end_job(job, 20);
+        }
+    }
+    assert_eq!(bench.init.list(at(0)).len(), 100);
+    assert_eq!(pruned, (1..900).map(JobId).collect::<Vec<_>>());
+}
+
+#[test]
+fn garbage_costs_a_few_lines_and_a_half_line_is_dropped() {
+    let mut bench = Bench::new(config(Role::Pid1, false));
+    for _ in 0..100_000 {
+        bench.step(Event::BadLine(BadLine::NotUtf8));
+    }
+    assert_eq!(bench.orders.len(), 5);
+    bench.next_deadline();
+    assert_eq!(bench.orders.len(), 6);
+    assert_eq!(bench.init.deadline(), None);
+    bench.step(Event::HalfLine(true));
+    bench.next_deadline();
+    assert!(bench.take().contains(&Action::DropHalfLine));
+    bench.step(Event::HalfLine(true));
+    bench.step(Event::HalfLine(false));
+    assert_eq!(bench.init.deadline(), None);
+}
+
+/// A world that answers orders as the system does, and in which everybody dies of SIGKILL.
+#[derive(Default)]
+struct World {
+    alive: std::collections::BTreeMap<i32, (i32, bool)>,
+    next: i32,
+    exited: Option<u8>,
+    keepers: std::collections::BTreeMap<JobId, i32>,
+    watched: BTreeSet<i32>,
+}
+
+impl World {
+    fn perform(&mut self, order: Action, facts: &mut Vec<Event>) {
+        match order {
+            Action::ForkMain => {
+                self.alive.insert(MAIN, (1, true));
+                facts.push(Event::MainForked(Ok(pid(MAIN))));
+            }
+            Action::ForkKeeper { job, .. } => {
+                self.next += 1;
+                let keeper = 1000 + self.next;
+                self.alive.insert(keeper, (1, false));
+                self.keepers.insert(job, keeper);
+                facts.push(Event::KeeperForked { job, keeper: Ok(pid(keeper)) });
+            }
+            Action::Tell { job, order: Order::Stop { .. } } => {
+                if let Some(keeper) = self.keepers.remove(&job) {
+                    let notice = Notice::Ended { exit: None, cause: Cause::Shutdown };
+                    facts.push(Event::Notice { job, notice });
+                    self.die(keeper, facts);
+                }
+            }
+            Action::SignalGroup(group, signal) => self.signal(group.get(), signal, facts),
+            Action::Signal(target, signal) => self.signal(target.get(), signal, facts),
+            Action::Watch(target) => {
+                if self.alive.contains_key(&target.get()) {
+                    self.watched.insert(target.get());
+                } else {
+                    facts.push(Event::WatchedEnded(target));
+                }
+            }
+            Action::CheckAlone => facts.push(Event::Alone(self.alive.is_empty())),
+            Action::Look { kill } => {
+                if kill {
+                    for target in self.alive.keys().copied().collect::<Vec<_>>() {
+                        self.die(target, facts);
+                    }
+                }
+                let seen = self.alive.iter().map(|(target, (parent, _))| process(*target, *parent)).collect();
+                facts.push(Event::Looked(Some(seen)));
+            }
+            Action::Sync => facts.push(Event::Synced(Vec::new())),
+            Action::Exit(code) => self.exited = Some(code),
+            Action::Tell { .. }
+            | Action::Hold(_)
+            | Action::Answer { .. }
+            | Action::List(_)
+            | Action::EndStrays { .. }
+            | Action::DropHalfLine
+            | Action::Release
+            | Action::Log(..) => {}
+        }
+    }
+
+    fn signal(&mut self, target: i32, signal: Signal, facts: &mut Vec<Event>) {
+        let deaf = self.alive.get(&target).is_none_or(|(_, deaf)| *deaf);
+        if signal == Signal::KILL || signal == Signal::TERM && !deaf {
+            self.die(target, facts);
+        }
+    }
+
+    fn die(&mut self, target: i32, facts: &mut Vec<Event>) {
+        let Some((parent, _)) = self.alive.remove(&target) else { return };
+        for (other, _) in self.alive.values_mut() {
+            if *other == target {
+                *other = 1;
+            }
+        }
+        if parent == 1 {
+            facts.push(Event::Reaped { pid: pid(target), exit: Exit::Signal(Signal::KILL) });
+        } else if self.watched.remove(&target) {
+            facts.push(Event::WatchedEnded(pid(target)));
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Job,
+    Orphan { deaf: bool },
+    Engine { deaf: bool },
+    Signal(i32),
+    Dies(usize),
+    Garbage,
+    Later(u64),
+}
+
+fn any_happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        Just(Happening::Job),
+        any::<bool>().prop_map(|deaf| Happening::Orphan { deaf }),
+        any::<bool>().prop_map(|deaf| Happening::Engine { deaf }),
+        (1..65i32).prop_map(Happening::Signal),
+        any::<usize>().prop_map(Happening::Dies),
+        Just(Happening::Garbage),
+        (0u64..5000).prop_map(Happening::Later),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_it_leaves_last_and_it_leaves(
+        happenings in proptest::collection::vec(any_happening(), 0..60),
+        pid1 in any::<bool>(),
+        main in any::<bool>(),
+        max_jobs in proptest::option::of(1usize..3),
+    ) {
+        let role = if pid1 { Role::Pid1 } else { Role::Subreaper };
+        // In this world both roles have children of 1.
+        let config = Config { max_jobs, me: Pid::INIT, stop_timeout: Some(20 * SECOND), ..config(role, main) };
+        let mut init = Init::new(config);
+        let mut world = World::default();
+        let mut now = 0u64;
+        let mut phase = Phase::Running;
+        let turn = |init: &mut Init, world: &mut World, now: u64, first: Event| {
+            let mut facts = vec![first];
+            let mut orders = Vec::new();
+            let mut steps = 0;
+            while !facts.is_empty() {
+                init.step(at(now), facts.remove(0), &mut orders);
+                for order in orders.drain(..) {
+                    world.perform(order, &mut facts);
+                }
+                steps += 1;
+                assert!(steps < 1000, "it does not come to rest");
+            }
+        };
+        turn(&mut init, &mut world, now, Event::Begin);
+        let the_end = [Happening::Signal(15)];
+        for happening in happenings.iter().chain(&the_end) {
+            if world.exited.is_some() {
+                break;
+            }
+            world.next += 1;
+            let newcomer = 2000 + world.next;
+            let event = match happening {
+                Happening::Job => Event::Line(Line::Exec(RequestId(world.next as u128), None)),
+                Happening::Orphan { deaf } => {
+                    world.alive.insert(newcomer, (1, *deaf));
+                    Event::Tick
+                }
+                Happening::Engine { deaf } => {
+                    if pid1 {
+                        world.alive.insert(newcomer, (0, *deaf));
+                    }
+                    Event::Tick
+                }
+                Happening::Signal(raw) => Event::Signal { signal: Signal::new(*raw).unwrap(), sender: Sender::Outside },
+                Happening::Dies(which) => {
+                    let mut facts = Vec::new();
+                    if let Some(victim) = world.alive.keys().copied().nth(which % world.alive.len().max(1)) {
+                        world.keepers.retain(|_, keeper| *keeper != victim);
+                        world.die(victim, &mut facts);
+                    }
+                    for fact in facts {
+                        turn(&mut init, &mut world, now, fact);
+                    }
+                    Event::Tick
+                }
+                Happening::Garbage => Event::BadLine(BadLine::TooLong),
+                Happening::Later(ms) => {
+                    now += ms;
+                    Event::Tick
+                }
+            };
+            turn(&mut init, &mut world, now, event);
+            prop_assert!(init.phase() >= phase, "phases only go forward");
+            phase = init.phase();
+        }
+        // From here on only its own deadlines wake it.
+        let mut wakes = 0;
+        while world.exited.is_none() {
+            let deadline = init.deadline();
+            prop_assert!(deadline.is_some(), "it waits for nothing: {:?} {:?}", init, world.alive);
+            now = now.max(deadline.unwrap().0.div_ceil(1000));
+            turn(&mut init, &mut world, now, Event::Tick);
+            wakes += 1;
+            prop_assert!(wakes < 1000);
+        }
+        prop_assert!(world.alive.is_empty(), "it left before {:?}", world.alive);
+        prop_assert_eq!(init.deadline(), None);
+    }
+}
