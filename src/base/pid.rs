@@ -50,11 +50,7 @@ pub struct Pgid(i32);
 impl Pgid {
     /// The group that `leader` leads; `None` for PID 1.
     pub const fn led_by(leader: Pid) -> Option<Pgid> {
-        if leader.0 > 1 {
-            Some(Pgid(leader.0))
-        } else {
-            None
-        }
+        if leader.0 > 1 { Some(Pgid(leader.0)) } else { None }
     }
 
     /// The number, for a system call.

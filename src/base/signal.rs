@@ -9,9 +9,9 @@ pub struct Signal(u8);
 
 /// Names in the order of their numbers, from 1.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-    "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-    "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
 ];
 const ALIASES: [(&str, u8); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("UNUSED", 31)];
 
@@ -76,7 +76,8 @@ impl FromStr for Signal {
 
     /// `TERM`, `SIGTERM`, `15`, `RTMIN+3`, `RTMAX-1`, in any case.
     fn from_str(text: &str) -> Result<Signal, String> {
-        let unknown = || format!("unknown signal '{text}': use a name such as TERM or RTMIN+3, or a number from 1 to 64");
+        let unknown =
+            || format!("unknown signal '{text}': use a name such as TERM or RTMIN+3, or a number from 1 to 64");
         let upper = text.to_ascii_uppercase();
         let numeric = upper.strip_prefix("SIGNAL ").unwrap_or(&upper);
         if let Ok(number) = numeric.parse::<i32>() {

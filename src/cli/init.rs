@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn tinis_options_are_understood() {
-        let arguments = parse(&["-s", "-p", "SIGKILL", "-vv", "-w", "-g", "-e", "143", "-e", "1", "--", "true"]).unwrap();
+        let arguments =
+            parse(&["-s", "-p", "SIGKILL", "-vv", "-w", "-g", "-e", "143", "-e", "1", "--", "true"]).unwrap();
         assert_eq!((arguments.verbose, arguments.remap, arguments.warn_reaps), (2, vec![143, 1], true));
         assert_eq!(arguments.parent_death, Some(Signal::KILL));
     }

@@ -23,16 +23,8 @@ struct Subcommand {
 }
 
 /// The one list of subcommands. Arguments are built only for the one that is called: `exec` is to cost a fork.
-const SUBCOMMANDS: [Subcommand; 8] = [
-    client::EXEC,
-    client::PS,
-    client::LOGS,
-    client::WAIT,
-    client::KILL,
-    client::STOP,
-    client::SHUTDOWN,
-    HELP,
-];
+const SUBCOMMANDS: [Subcommand; 8] =
+    [client::EXEC, client::PS, client::LOGS, client::WAIT, client::KILL, client::STOP, client::SHUTDOWN, HELP];
 
 const HELP: Subcommand = Subcommand {
     name: "help",
@@ -53,7 +45,8 @@ const HELP: Subcommand = Subcommand {
 };
 
 fn subcommand(subcommand: &Subcommand) -> Command {
-    let command = Command::new(subcommand.name).about(subcommand.about).bin_name(format!("lastout {}", subcommand.name));
+    let command =
+        Command::new(subcommand.name).about(subcommand.about).bin_name(format!("lastout {}", subcommand.name));
     (subcommand.arguments)(command).disable_help_subcommand(true)
 }
 
@@ -73,7 +66,8 @@ pub fn run(mut original: Original) -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();
     let first = words.get(1).and_then(|word| word.to_str());
     let Some(called) = SUBCOMMANDS.iter().find(|subcommand| Some(subcommand.name) == first) else {
-        return match top().try_get_matches_from(&words).and_then(|matches| init::Arguments::from_arg_matches(&matches)) {
+        return match top().try_get_matches_from(&words).and_then(|matches| init::Arguments::from_arg_matches(&matches))
+        {
             Ok(arguments) => arguments.run(original),
             Err(error) => usage(&error, &original),
         };

@@ -1,10 +1,6 @@
 //! `lastout exec`.
 
-use std::{
-    fs::File,
-    os::fd::AsFd,
-    time::Duration,
-};
+use std::{fs::File, os::fd::AsFd, time::Duration};
 
 use anyhow::Context;
 
@@ -28,8 +24,7 @@ use crate::{
 /// The exit code of a job that its timeout ended.
 const TIMED_OUT: u8 = 124;
 /// Signals that a client passes on to its job.
-const PASSED_ON: [Signal; 6] =
-    [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+const PASSED_ON: [Signal; 6] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 
 /// What `lastout exec` was asked for.
 #[derive(Clone, Debug)]
@@ -60,7 +55,8 @@ pub fn exec(exec: &Exec, original: &Original) -> Outcome {
     session.write_file(files::REQUEST, &request.to_json())?;
     connection.send(&Line::Exec(session.id, exec.name.clone()))?;
     let stdin = stdin.map(stdin_pump).transpose()?;
-    Client { session, signals, stdin, outputs, detach: request.detach, job: None, started: false, passed_on: None }.run()
+    Client { session, signals, stdin, outputs, detach: request.detach, job: None, started: false, passed_on: None }
+        .run()
 }
 
 fn stdin_pump(fifo: File) -> anyhow::Result<Pump> {
@@ -106,7 +102,11 @@ impl Client<'_> {
                 }
             }
             if self.session.gone() {
-                let who = if wait_any(&[(self.session.connection.control().as_fd(), Interest::Hangup)], Some(Duration::ZERO))? == [true] {
+                let who = if wait_any(
+                    &[(self.session.connection.control().as_fd(), Interest::Hangup)],
+                    Some(Duration::ZERO),
+                )? == [true]
+                {
                     "the init died"
                 } else {
                     "the job's keeper died"
@@ -124,6 +124,8 @@ impl Client<'_> {
 
     /// Waits for anything, and moves the streams.
     fn wait(&mut self, timeout: Option<Duration>) -> anyhow::Result<()> {
+        // Before the job has opened its end, closing ours would lose what is in the FIFO.
+        self.stdin.take_if(|pump| pump.has_ended() && self.started);
         let mut fds = self.session.wait_on();
         fds.push((self.signals.fd().as_fd(), Interest::Read));
         let first = fds.len();
@@ -139,7 +141,7 @@ impl Client<'_> {
         if let Some(pump) = &mut self.stdin {
             let is_ready = pump.interest().is_some() && ready.next() == Some(&true);
             // The job's end of its input is the job's business.
-            if is_ready && pump.turn().is_err() || pump.has_ended() && self.started {
+            if is_ready && pump.turn().is_err() {
                 self.stdin = None;
             }
         }

@@ -12,7 +12,11 @@ use super::{Outcome, Target, jobs::list, session::Connection};
 use crate::{
     base::{JobId, JobRef},
     proto::{Line, files},
-    sys::{dir::Dir, notify::Watch, poll::{Interest, wait_any}},
+    sys::{
+        dir::Dir,
+        notify::Watch,
+        poll::{Interest, wait_any},
+    },
 };
 
 /// Writes a job's kept output: its standard output to ours, its standard error to ours. `follow`: until it ends.

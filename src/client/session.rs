@@ -52,7 +52,10 @@ impl Connection {
     }
 
     fn try_open(target: &Target) -> anyhow::Result<Connection> {
-        let named = target.control.clone().or_else(|| std::env::var_os(place::VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from));
+        let named = target
+            .control
+            .clone()
+            .or_else(|| std::env::var_os(place::VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from));
         if let Some(path) = named {
             return Connection::at(&path).map_err(|why| anyhow!("no lastout listens at {}: {why}", path.display()));
         }
@@ -63,7 +66,11 @@ impl Connection {
                 Err(why) => reasons.push(format!("{}: {why}", path.display())),
             }
         }
-        bail!("no lastout listens ({}); name its control directory with --control or {}", reasons.join("; "), place::VARIABLE)
+        bail!(
+            "no lastout listens ({}); name its control directory with --control or {}",
+            reasons.join("; "),
+            place::VARIABLE
+        )
     }
 
     fn at(path: &Path) -> Result<Connection, String> {
@@ -107,7 +114,8 @@ impl Connection {
         let dir = requests.dir(&id.to_string()).with_context(what)?;
         // Root may drive an init of another user's, which must be able to open what root makes.
         let owner = (owner != process::uid()).then_some((owner, group));
-        let mut session = Session { connection: self, id, requests, dir, owner, reply: None, bytes: Vec::new(), gone: false };
+        let mut session =
+            Session { connection: self, id, requests, dir, owner, reply: None, bytes: Vec::new(), gone: false };
         session.reply = Some(session.make_fifo(files::REPLY, Access::Read)?);
         if let Some((uid, gid)) = owner {
             session.dir.give_self(uid, gid).with_context(what)?;

@@ -51,6 +51,8 @@ pub enum Action {
     /// Open the request's `reply` and hold it, so that the client learns of our death. If the client has
     /// gone already: `ClientGone`.
     Hold(RequestId),
+    /// Let go of the request's `reply`, if it is held: somebody else answers.
+    LetGo(RequestId),
     /// Write to the request's `reply`.
     Answer {
         /// Which request.

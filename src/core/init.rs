@@ -4,18 +4,11 @@
 //! the phases only go forward; when nothing is left to do it leaves at once, and as long as something is
 //! left there is a deadline, a child, a watched process or a helper whose end will wake it.
 
-use std::{
-    collections::BTreeSet,
-    mem,
-    time::Duration,
-};
+use std::{collections::BTreeSet, mem, time::Duration};
 
 use super::{
-    Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY, Sender, Source,
-    flood::Flood,
-    relay,
-    shutdown::Budget,
-    table::Table,
+    Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY, Sender, Source, flood::Flood, relay,
+    shutdown::Budget, table::Table,
 };
 use crate::{
     base::{ExecFailure, Exit, GRACE, JobId, JobRef, Name, Pgid, Pid, Process, RequestId, Signal, Tick},
@@ -169,14 +162,19 @@ impl Init {
             return None;
         }
         let engine = match &self.engine {
-            Engine::Known { alive, kill_at, .. } if !alive.is_empty() && self.phase == Phase::Stopping => Some(*kill_at),
+            Engine::Known { alive, kill_at, .. } if !alive.is_empty() && self.phase == Phase::Stopping => {
+                Some(*kill_at)
+            }
             Engine::Known { .. } | Engine::Unknown | Engine::Looking => None,
         };
         let sweeping = self.phase == Phase::Sweeping && !self.looking;
         let sweep = self.sweep.as_ref().filter(|_| sweeping).map(Ending::deadline);
         let main = self.main_kill_at.filter(|_| self.main_pid().is_some());
         let sync = self.syncing.filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
-        [engine, sweep, main, sync, self.give_up_at, self.half_line_at, self.bad_lines.deadline()].into_iter().flatten().min()
+        [engine, sweep, main, sync, self.give_up_at, self.half_line_at, self.bad_lines.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes one fact and adds the orders that follow.
@@ -498,8 +496,6 @@ impl Init {
             Ok(pid) => {
                 if let Some(job) = self.table.get(id) {
                     job.keeper = Some(pid);
-                    // From here on the keeper answers the client.
-                    job.source = None;
                 }
             }
             Err(reason) => {
@@ -527,6 +523,10 @@ impl Init {
 
     fn notice(&mut self, now: Tick, id: JobId, notice: Notice, orders: &mut Vec<Action>) {
         let Some(job) = self.table.get(id) else { return };
+        // It speaks, so it has opened the client's reply: from here on the keeper answers.
+        if let Some(Source::Request(request)) = job.source.take() {
+            orders.push(Action::LetGo(request));
+        }
         match notice {
             Notice::Command(text) => job.describe(&text),
             Notice::Started(pid) => {
@@ -645,7 +645,9 @@ impl Init {
         let Some(id) = self.table.find(job) else { return refuse(to, no_such(job), orders) };
         let state = self.table.get(id).map_or(JobState::Ended, |job| job.state);
         match state {
-            JobState::Queued => refuse(to, format!("{id} has not started; `lastout stop {id}` takes it out of the queue"), orders),
+            JobState::Queued => {
+                refuse(to, format!("{id} has not started; `lastout stop {id}` takes it out of the queue"), orders)
+            }
             JobState::Ended => refuse(to, format!("{id} has ended"), orders),
             JobState::Starting | JobState::Running | JobState::Ending => {
                 orders.push(Action::Tell { job: id, order: Order::Kill(signal) });
@@ -656,7 +658,14 @@ impl Init {
         }
     }
 
-    fn stop_job(&mut self, now: Tick, to: Option<RequestId>, job: &JobRef, grace: Option<Duration>, orders: &mut Vec<Action>) {
+    fn stop_job(
+        &mut self,
+        now: Tick,
+        to: Option<RequestId>,
+        job: &JobRef,
+        grace: Option<Duration>,
+        orders: &mut Vec<Action>,
+    ) {
         let Some(id) = self.table.find(job) else { return refuse(to, no_such(job), orders) };
         let state = self.table.get(id).map_or(JobState::Ended, |job| job.state);
         match state {

@@ -378,10 +378,16 @@ mod tests {
     #[test]
     fn the_grace_that_was_asked_for_wins() {
         let second = Duration::from_secs(1);
-        for (own, asked, expected) in [(None, false, 3), (Some(30), false, 30), (Some(30), true, 3), (Some(1), false, 1)] {
+        for (own, asked, expected) in
+            [(None, false, 3), (Some(30), false, 30), (Some(30), true, 3), (Some(1), false, 1)]
+        {
             let grace = own.map(|own| own * second);
             let (mut job, mut orders) = running(JobConfig { grace, ..config() });
-            job.step(at(0), JobEvent::Order(Order::Stop { cause: Cause::Shutdown, grace_ms: 3000, asked }), &mut orders);
+            job.step(
+                at(0),
+                JobEvent::Order(Order::Stop { cause: Cause::Shutdown, grace_ms: 3000, asked }),
+                &mut orders,
+            );
             job.step(at(0), JobEvent::Looked(vec![]), &mut orders);
             assert_eq!(job.deadline(), Some(at(expected * 1000)), "{own:?} {asked}");
         }
@@ -430,10 +436,9 @@ mod tests {
 
     #[test]
     fn a_kill_reaches_the_group_and_is_the_cause_only_if_it_was_deadly() {
-        for (exit, cause) in [
-            (Exit::Signal(Signal::INT), Cause::Killed { signal: Signal::INT }),
-            (Exit::Code(0), Cause::Exited),
-        ] {
+        for (exit, cause) in
+            [(Exit::Signal(Signal::INT), Cause::Killed { signal: Signal::INT }), (Exit::Code(0), Cause::Exited)]
+        {
             let (mut job, mut orders) = running(config());
             job.step(at(1), JobEvent::Order(Order::Kill(Signal::INT)), &mut orders);
             assert_eq!(orders, [JobAction::SignalGroup(Pgid::led_by(pid(10)).unwrap(), Signal::INT)]);
@@ -451,8 +456,11 @@ mod tests {
             (10..14i32).prop_map(|raw| JobEvent::Reaped(pid(raw), Exit::Code(0))),
             proptest::collection::vec((10..14i32, 1..12i32), 0..4)
                 .prop_map(|list| JobEvent::Looked(list.into_iter().map(|(p, parent)| process(p, parent)).collect())),
-            (0u64..9000, any::<bool>())
-                .prop_map(|(grace_ms, asked)| JobEvent::Order(Order::Stop { cause: Cause::Stopped, grace_ms, asked })),
+            (0u64..9000, any::<bool>()).prop_map(|(grace_ms, asked)| JobEvent::Order(Order::Stop {
+                cause: Cause::Stopped,
+                grace_ms,
+                asked
+            })),
             Just(JobEvent::Order(Order::Kill(Signal::TERM))),
             Just(JobEvent::ClientGone),
             Just(JobEvent::InitGone),

@@ -151,12 +151,21 @@ fn check(dir: &Dir) -> Result<(), Unusable> {
         return because(format!("it belongs to uid {owner} and lastout runs as uid {uid}: chown it, or name another"));
     }
     if mode & 0o022 != 0 {
-        return because(format!("others can write to it (mode {mode:04o}), and whoever can write to it commands lastout: chmod 700"));
+        return because(format!(
+            "others can write to it (mode {mode:04o}), and whoever can write to it commands lastout: chmod 700"
+        ));
     }
-    if let Some(kind) = mount::remote_kind(dir.fd())? {
+    // The root may be FUSE itself (fuse-overlayfs, under rootless engines): nothing runs without it anyway.
+    if let Some(kind) = mount::remote_kind(dir.fd())?.filter(|kind| *kind != "fuse" || !is_on_root(dir)) {
         return because(format!("it is on {kind}, and FIFOs need a local filesystem"));
     }
     Ok(())
+}
+
+/// Whether a directory is on the same filesystem as `/`.
+fn is_on_root(dir: &Dir) -> bool {
+    let root = Dir::open(Path::new("/")).and_then(|root| root.device());
+    root.is_ok_and(|root| dir.device().is_ok_and(|device| device == root))
 }
 
 fn remove_if_there(result: io::Result<()>) -> Result<(), Unusable> {

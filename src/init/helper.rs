@@ -15,7 +15,9 @@ use crate::{
     inspect,
     proto::{JobInfo, Reply},
     sys::{
-        clock, dir::Dir, fd, mount,
+        clock,
+        dir::Dir,
+        fd, mount,
         poll::{Interest, wait_any},
         process, signals, spawn,
         start::Original,
@@ -61,7 +63,8 @@ impl Helper {
         match self {
             Helper::Look { bytes, .. } => Event::Looked(serde_json::from_slice(&bytes).ok().flatten()),
             Helper::Sync { bytes, .. } => Event::Synced(
-                serde_json::from_slice(&bytes).unwrap_or_else(|_| vec!["volumes were not synced: the helper died".into()]),
+                serde_json::from_slice(&bytes)
+                    .unwrap_or_else(|_| vec!["volumes were not synced: the helper died".into()]),
             ),
             Helper::Other => Event::HelperEnded,
         }

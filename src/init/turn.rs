@@ -321,6 +321,7 @@ impl<'a> Turn<'a> {
                 }
             }
             Action::Hold(to) => self.hold(to),
+            Action::LetGo(request) => drop(self.clients.remove(&request)),
             Action::Answer { to, reply, last } => self.answer(to, &reply, last),
             Action::List(to) => self.list(to),
             Action::SignalGroup(group, signal) => report(signals::send_group(group, signal), || {
@@ -343,7 +344,8 @@ impl<'a> Turn<'a> {
             },
             Action::EndStrays { job, command, all } => {
                 let mark = format!("{}={job}", place::JOB_VARIABLE);
-                let spare: Vec<Pid> = self.keepers.values().map(|keeper| keeper.pid).chain(self.helpers.keys().copied()).collect();
+                let spare: Vec<Pid> =
+                    self.keepers.values().map(|keeper| keeper.pid).chain(self.helpers.keys().copied()).collect();
                 match helper::end_strays(self.original, process::me(), &mark, command, all, &spare) {
                     Ok(pid) => self.add_helper(pid, Helper::Other),
                     Err(error) => log::error!("{job}: cannot fork a helper to end what it left: {error}"),
@@ -415,15 +417,17 @@ impl<'a> Turn<'a> {
     }
 
     fn fork_keeper(&mut self, job: JobId, source: Source, name: Option<Name>, prune: Vec<JobId>) {
-        if let Source::Request(request) = source {
-            // From here on its keeper answers.
-            self.clients.remove(&request);
-        }
         let result = self.try_fork_keeper(job, source, name, prune).map_err(|error| error.to_string());
         self.facts.push_back(Event::KeeperForked { job, keeper: result });
     }
 
-    fn try_fork_keeper(&mut self, job: JobId, source: Source, name: Option<Name>, prune: Vec<JobId>) -> std::io::Result<Pid> {
+    fn try_fork_keeper(
+        &mut self,
+        job: JobId,
+        source: Source,
+        name: Option<Name>,
+        prune: Vec<JobId>,
+    ) -> std::io::Result<Pid> {
         let Some(control) = &self.control else { return Err(std::io::ErrorKind::NotFound.into()) };
         let ignored = self.ignored.get_or_init(signals::ignored);
         let (ours, theirs) = Link::pair()?;
@@ -526,7 +530,9 @@ impl<'a> Turn<'a> {
         }
         match helper::sync(self.original, volumes) {
             Ok((pid, helper)) => self.add_helper(pid, helper),
-            Err(error) => self.facts.push_back(Event::Synced(vec![format!("cannot fork a helper to sync volumes: {error}")])),
+            Err(error) => {
+                self.facts.push_back(Event::Synced(vec![format!("cannot fork a helper to sync volumes: {error}")]))
+            }
         }
     }
 }
@@ -555,7 +561,11 @@ fn environment(control: &Control, own: &[Vec<u8>]) -> Vec<CString> {
 fn describe(control: &Control, mut info: JobInfo, request: Option<RequestId>) -> JobInfo {
     let owners = [0, process::uid()];
     let read = |request: RequestId| -> std::io::Result<Request> {
-        let json = control.requests().dir(&request.to_string())?.read_file(files::REQUEST, keeper::LARGEST_REQUEST, &owners)?;
+        let json = control.requests().dir(&request.to_string())?.read_file(
+            files::REQUEST,
+            keeper::LARGEST_REQUEST,
+            &owners,
+        )?;
         Request::parse(&json).map_err(|_| std::io::ErrorKind::InvalidData.into())
     };
     if let Some(Ok(request)) = request.map(read) {

@@ -15,14 +15,34 @@ impl Volume {
     /// Whether a server or a FUSE daemon stands behind it: its `syncfs` concerns only its own users.
     pub fn is_remote(&self) -> bool {
         let kind = self.kind.as_str();
-        kind.starts_with("fuse") || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
+        kind.starts_with("fuse")
+            || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
     }
 }
 
 /// Filesystems that hold no files of anybody's.
 const PSEUDO: [&str; 22] = [
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
-    "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "ramfs", "securityfs", "sysfs", "tmpfs", "tracefs",
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "ramfs",
+    "securityfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
     "rpc_pipefs",
 ];
 

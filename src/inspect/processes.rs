@@ -74,9 +74,10 @@ pub fn strays(init: Pid, mark: &str, session: Option<Pid>, all: bool, spare: &[P
     let is_stray = |process: &Process| {
         let Ok(entry) = Entry::new(process.id.pid.get()) else { return false };
         let in_session = || session.is_some() && entry.stat().is_ok_and(|stat| Pid::new(stat.session) == session);
-        let is_marked = || std::fs::read(format!("/proc/{}/environ", process.id.pid)).is_ok_and(|environ| {
-            environ.split(|b| *b == 0).any(|variable| variable == mark.as_bytes())
-        });
+        let is_marked = || {
+            std::fs::read(format!("/proc/{}/environ", process.id.pid))
+                .is_ok_and(|environ| environ.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()))
+        };
         all || in_session() || is_marked()
     };
     let orphan = |p: &&Process| p.parent == Some(init) && !spare.contains(&p.id.pid);

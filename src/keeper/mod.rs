@@ -119,7 +119,8 @@ fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
     let reply = directory.open_fifo(files::REPLY, Access::Write, Some(&owners));
     client.reply = reply.ok();
     let json = directory.read_file(files::REQUEST, LARGEST_REQUEST, &owners);
-    let json = json.map_err(|error| refuse(format!("cannot read {}: {}", files::REQUEST, crate::sys::errno(&error))))?;
+    let json =
+        json.map_err(|error| refuse(format!("cannot read {}: {}", files::REQUEST, crate::sys::errno(&error))))?;
     let request = Request::parse(&json).map_err(|bad| refuse(bad.to_string()))?;
     if client.reply.is_none() && !request.detach {
         return Err(Refusal(Cause::ClientGone));
@@ -177,10 +178,17 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn begin(start: &'a Start<'a>, signals: Signals, request: Request, client: &mut Client) -> Result<Keeper<'a>, Refusal> {
+    fn begin(
+        start: &'a Start<'a>,
+        signals: Signals,
+        request: Request,
+        client: &mut Client,
+    ) -> Result<Keeper<'a>, Refusal> {
         let refuse = |what: &str| {
             let what = what.to_string();
-            move |error: std::io::Error| Refusal(Cause::Refused { reason: format!("cannot {what}: {}", crate::sys::errno(&error)) })
+            move |error: std::io::Error| {
+                Refusal(Cause::Refused { reason: format!("cannot {what}: {}", crate::sys::errno(&error)) })
+            }
         };
         let words: Vec<CString> = request.command.iter().filter_map(|word| CString::new(word.0.clone()).ok()).collect();
         let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
@@ -443,11 +451,7 @@ fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
 fn usage() -> Usage {
     let used = children_usage();
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    Usage {
-        cpu_user_us: micros(used.user),
-        cpu_system_us: micros(used.system),
-        max_rss_bytes: used.max_rss_bytes,
-    }
+    Usage { cpu_user_us: micros(used.user), cpu_system_us: micros(used.system), max_rss_bytes: used.max_rss_bytes }
 }
 
 /// A process that has ended meanwhile is no news.

@@ -250,8 +250,23 @@ mod tests {
     #[test]
     fn what_is_not_a_command_is_refused_in_words() {
         for bad in [
-            "run", "run 'x", "exec", "exec 12", "exec ../../x", "ps", "wait j1", "kill j1", "kill TERM", "kill @x TERM j1",
-            "stop j1 2 3", "stop j1 x", "Stop", "rm -rf /", "\u{1b}[2J", "a\0b", "shutdown now",
+            "run",
+            "run 'x",
+            "exec",
+            "exec 12",
+            "exec ../../x",
+            "ps",
+            "wait j1",
+            "kill j1",
+            "kill TERM",
+            "kill @x TERM j1",
+            "stop j1 2 3",
+            "stop j1 x",
+            "Stop",
+            "rm -rf /",
+            "\u{1b}[2J",
+            "a\0b",
+            "shutdown now",
         ] {
             assert!(matches!(Line::parse(bad.as_bytes()), Err(BadLine::NotUnderstood(_))), "{bad:?}");
         }

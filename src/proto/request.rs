@@ -82,7 +82,8 @@ impl Request {
         if request.command.first().is_none_or(|program| program.0.is_empty()) {
             return bad("bad request: no command".into());
         }
-        if let Some(entry) = request.env.iter().find(|entry| entry.0.iter().position(|b| *b == b'=').unwrap_or(0) == 0) {
+        if let Some(entry) = request.env.iter().find(|entry| entry.0.iter().position(|b| *b == b'=').unwrap_or(0) == 0)
+        {
             return bad(format!("bad request: environment entry {entry:?} is not KEY=VALUE"));
         }
         Ok(request)

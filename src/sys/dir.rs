@@ -14,7 +14,7 @@ use std::{
 
 use nix::{
     fcntl::{AT_FDCWD, FlockArg, OFlag, openat},
-    sys::stat::{FileStat, Mode, SFlag, fchmodat, fstat, mkdirat, FchmodatFlags},
+    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat},
     unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
 };
 
@@ -71,6 +71,11 @@ impl Dir {
     pub fn owner_and_mode(&self) -> io::Result<(u32, u32, u32)> {
         let stat = fstat(&self.0)?;
         Ok((stat.st_uid, stat.st_gid, stat.st_mode & 0o7777))
+    }
+
+    /// The device of its filesystem: the same for everything on one mount's filesystem.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(fstat(&self.0)?.st_dev)
     }
 
     /// Makes a FIFO in it, mode 0600, whatever the umask.

@@ -132,8 +132,7 @@ pub fn send_group(group: Pgid, signal: Signal) -> io::Result<()> {
 /// As PID 1: whether any other process is left in the namespace. One system call: `kill(-1, 0)` signals
 /// nobody, and says ESRCH when there is nobody. Zombies count.
 pub fn is_last_of_namespace() -> bool {
-    super::process::me() == Pid::INIT
-        && kill(-1, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+    super::process::me() == Pid::INIT && kill(-1, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
 }
 
 /// Sends SIGKILL to every process of the namespace but the caller and PID 1, if `init` says that PID 1 is

@@ -56,7 +56,9 @@ impl Stderr {
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let lost = LOST.swap(0, Ordering::Relaxed);
-        if lost > 0 && !self.write_line(format!("lastout: {lost} log lines were lost: standard error was full\n").as_bytes()) {
+        if lost > 0
+            && !self.write_line(format!("lastout: {lost} log lines were lost: standard error was full\n").as_bytes())
+        {
             LOST.fetch_add(lost + 1, Ordering::Relaxed);
         } else if !self.write_line(line) {
             LOST.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,8 @@ use crate::base::{Exit, Pid, Signal};
 pub fn children_usage() -> Usage {
     use nix::sys::resource::{UsageWho, getrusage};
     let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Usage::default() };
-    let time = |time: nix::sys::time::TimeVal| Duration::from_micros((time.tv_sec() * 1_000_000 + time.tv_usec()) as u64);
+    let time =
+        |time: nix::sys::time::TimeVal| Duration::from_micros((time.tv_sec() * 1_000_000 + time.tv_usec()) as u64);
     Usage {
         user: time(usage.user_time()),
         system: time(usage.system_time()),

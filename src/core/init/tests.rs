@@ -73,6 +73,7 @@ impl Bench {
         let [Action::ForkKeeper { job, .. }] = &orders[..] else { panic!("{orders:?}") };
         self.step(Event::KeeperForked { job: *job, keeper: Ok(pid(keeper)) });
         self.step(Event::Notice { job: *job, notice: Notice::Started(pid(keeper + 1)) });
+        assert_eq!(self.take(), [Action::LetGo(RequestId(request))]);
         *job
     }
 
@@ -151,7 +152,13 @@ fn a_stop_asks_main_jobs_and_the_engines_processes_at_once() {
     let expected =
         [Action::SignalGroup(group, Signal::TERM), Action::Tell { job, order }, Action::Look { kill: false }];
     assert_eq!(bench.take(), expected);
-    bench.step(Event::Looked(Some(vec![process(1, 0), process(MAIN, 1), process(20, 1), process(30, 0), process(31, 30)])));
+    bench.step(Event::Looked(Some(vec![
+        process(1, 0),
+        process(MAIN, 1),
+        process(20, 1),
+        process(30, 0),
+        process(31, 30),
+    ])));
     assert_eq!(bench.take(), [Action::Watch(pid(30)), Action::Signal(pid(30), Signal::TERM)]);
     // Whatever the order of their ends, it goes on when all three have ended, and not before.
     bench.reap(MAIN, Exit::Code(7));
@@ -251,7 +258,10 @@ fn pid_1_waits_for_what_is_stuck_and_a_subreaper_gives_up_and_says_so() {
             bench.orders.retain(|order| matches!(order, Action::Log(Level::Error, _) | Action::Exit(_)));
         }
         assert!(said >= 10, "named every few seconds: {said}");
-        let left = bench.orders.iter().any(|order| matches!(order, Action::Log(Level::Error, text) if text.contains("pid 40")));
+        let left = bench
+            .orders
+            .iter()
+            .any(|order| matches!(order, Action::Log(Level::Error, text) if text.contains("pid 40")));
         assert_eq!((bench.init.phase() == Phase::Gone, left), (gives_up, gives_up));
         assert_eq!(bench.orders.contains(&Action::Exit(125)), gives_up);
     }
@@ -271,7 +281,10 @@ fn jobs_beyond_the_limit_wait_in_order() {
     assert_eq!(bench.take(), [queued(2, 2), queued(3, 3)].concat());
     bench.end_job(first, 20);
     let orders = bench.take();
-    assert!(matches!(&orders[..], [Action::ForkKeeper { job: JobId(2), .. }]), "{orders:?}");
+    assert!(
+        matches!(&orders[..], [Action::ForkKeeper { job: JobId(2), .. }]),
+        "held until its keeper speaks: {orders:?}"
+    );
     let states: Vec<_> = bench.init.list(at(0)).into_iter().map(|(info, _)| info.state).collect();
     assert_eq!(states, [JobState::Ended, JobState::Starting, JobState::Queued]);
 }
@@ -327,6 +340,7 @@ fn a_name_belongs_to_one_living_job() {
     assert!(matches!(&bench.take()[..], [Action::Answer { reply: Reply::Refused { .. }, .. }]));
     bench.step(Event::KeeperForked { job: JobId(1), keeper: Ok(pid(20)) });
     bench.end_job(JobId(1), 20);
+    bench.take();
     bench.step(exec(3));
     assert!(matches!(&bench.take()[..], [Action::ForkKeeper { job: JobId(2), .. }]));
 }
@@ -344,6 +358,20 @@ fn a_keeper_that_was_killed_takes_its_tree_along_and_nothing_else() {
         assert_eq!(bench.take(), [strays, Action::Answer { to: RequestId(5), reply, last: true }]);
         assert_eq!(bench.init.phase(), Phase::Running);
     }
+}
+
+#[test]
+fn a_keeper_that_dies_before_it_speaks_is_answered_for() {
+    let mut bench = Bench::new(config(Role::Pid1, false));
+    bench.step(Event::Line(Line::Exec(RequestId(1), None)));
+    bench.step(Event::KeeperForked { job: JobId(1), keeper: Ok(pid(20)) });
+    bench.take();
+    bench.reap(20, Exit::Signal(Signal::KILL));
+    let orders = bench.take();
+    assert!(
+        orders.iter().any(|order| matches!(order, Action::Answer { to: RequestId(1), last: true, .. })),
+        "{orders:?}"
+    );
 }
 
 #[test]
@@ -445,6 +473,7 @@ impl World {
             Action::Exit(code) => self.exited = Some(code),
             Action::Tell { .. }
             | Action::Hold(_)
+            | Action::LetGo(_)
             | Action::Answer { .. }
             | Action::List(_)
             | Action::EndStrays { .. }

@@ -1,0 +1,7 @@
+//! lastout in Docker: as ENTRYPOINT of real containers, commanded from inside and from the host.
+
+mod engine;
+mod examples;
+mod leaving;
+mod rights;
+mod signals;

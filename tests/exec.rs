@@ -1,0 +1,320 @@
+//! `lastout exec` and the other commands: what goes in comes out, unchanged.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{Read, Write},
+    os::unix::{ffi::OsStringExt, fs::PermissionsExt},
+    process::Stdio,
+    thread,
+};
+
+use crate::support::*;
+
+#[test]
+fn output_code_and_input_are_the_commands_own() {
+    for role in [As::Subreaper, As::Pid1] {
+        if role == As::Pid1 && !has("root") {
+            continue;
+        }
+        let init = Init::start(role, &[]);
+        let output = init.ask(&["exec", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+        assert_eq!((output.status.code(), &*output.stdout, &*output.stderr), (Some(7), &b"out\n"[..], &b"err\n"[..]));
+        for (command, code) in
+            [(&["no-such-thing"][..], 127), (&["/etc/passwd"], 126), (&["sh", "-c", "kill -9 $$"], 137)]
+        {
+            let mut args = vec!["exec", "--"];
+            args.extend(command);
+            assert_eq!(init.ask(&args).status.code(), Some(code), "{command:?}");
+        }
+        let mut child = init
+            .client(&["exec", "-i", "--", "tr", "a-z", "A-Z"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"shout\n").unwrap();
+        assert_eq!(child.wait_with_output().unwrap().stdout, b"SHOUT\n");
+        assert_eq!(init.must(&["exec", "--", "cat"]), "", "without -i there is no input");
+    }
+}
+
+#[test]
+fn environment_directory_and_marks_are_as_asked() {
+    let init = Init::start(As::Subreaper, &[]);
+    let file = init.scratch.path().join("env");
+    fs::write(&file, "# comment\nFROM_FILE=1\nOVER=file\nTAKEN\n").unwrap();
+    let mut client =
+        init.client(&["exec", "-e", "OVER=line", "-e", "MINE", "-w", "/usr/bin", "--env-file", file.to_str().unwrap()]);
+    client.args(["--", "sh", "-c", "pwd; echo $FROM_FILE $OVER $MINE $TAKEN $LASTOUT_JOB $LASTOUT_CONTROL"]);
+    let output = client.env("MINE", "mine").env("TAKEN", "taken").env("NOT", "passed").output().unwrap();
+    let expected = format!("/usr/bin\n1 line mine taken j2 {}\n", init.control().display());
+    assert_eq!(both(&output), expected);
+    let output = init.ask(&["exec", "-w", "/nope", "--", "true"]);
+    assert_eq!(output.status.code(), Some(126));
+    assert!(both(&output).contains("cannot change to directory /nope"), "{}", both(&output));
+    let output = init.ask(&["exec", "-e", "=x", "--", "true"]);
+    assert_eq!(output.status.code(), Some(125));
+}
+
+#[test]
+fn a_job_starts_where_main_was_started_and_ignores_nothing() {
+    let scratch = scratch();
+    let control = scratch.path().join("c");
+    let script = format!("trap '' INT HUP; exec {LASTOUT} --control {}", control.display());
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .current_dir("/usr/lib")
+        .env_remove("LASTOUT_CONTROL")
+        .spawn()
+        .unwrap();
+    let mut client = lastout(&["exec", "--wait", "30", "--control", control.to_str().unwrap(), "--"]);
+    let output = client.args(["sh", "-c", "pwd; kill -INT $$; echo ignored"]).output().unwrap();
+    assert_eq!(&*output.stdout, b"/usr/lib\n", "{}", both(&output));
+    run("kill", &[&child.id().to_string()]);
+    wait(&mut child);
+}
+
+#[test]
+fn a_megabyte_of_arguments_and_environment_arrives_unchanged() {
+    let init = Init::start(As::Subreaper, &[]);
+    // Everything but NUL, in pieces below the kernel's 128 KiB for one string.
+    let nasty: Vec<u8> = (1..=255u8).chain(*b"'\"\\\n\r\t$`*?~ {}").cycle().take(100_000).collect();
+    let word = OsString::from_vec(nasty.clone());
+    let mut client = init.client(&["exec"]);
+    for number in 0..5 {
+        let mut entry = OsString::from(format!("NASTY{number}="));
+        entry.push(&word);
+        client.arg("-e").arg(entry);
+    }
+    client.args(["--", "perl", "-e", "print $_, chr(0) for @ARGV; print $ENV{\"NASTY$_\"}, chr(0) for 0..4"]);
+    for _ in 0..5 {
+        client.arg(&word);
+    }
+    let output = client.output().unwrap();
+    let expected = [&nasty[..], &[0]].concat().repeat(10);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout == expected, "{} bytes of {}", output.stdout.len(), expected.len());
+}
+
+#[test]
+fn a_hundred_megabytes_arrive_unchanged_both_ways() {
+    let init = Init::start(As::Subreaper, &[]);
+    let size = 100 << 20;
+    // Never the same for long, and cheap to make again.
+    let byte = |n: usize| (n ^ (n >> 8) ^ (n >> 16)).wrapping_mul(167) as u8;
+    let mut child =
+        init.client(&["exec", "-i", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = thread::spawn(move || {
+        let mut at = 0;
+        while at < size {
+            let piece: Vec<u8> = (at..(at + 65_536).min(size)).map(byte).collect();
+            stdin.write_all(&piece).unwrap();
+            at += piece.len();
+        }
+    });
+    let mut stdout = child.stdout.take().unwrap();
+    let (mut at, mut buffer) = (0, vec![0; 65_536]);
+    loop {
+        let count = stdout.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        for (offset, got) in buffer[..count].iter().enumerate() {
+            assert_eq!(*got, byte(at + offset), "at {}", at + offset);
+        }
+        at += count;
+    }
+    writer.join().unwrap();
+    assert_eq!(at, size);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn output_reaches_a_file_that_is_appended_to_and_one_that_is_not() {
+    let init = Init::start(As::Subreaper, &[]);
+    let file = init.scratch.path().join("out");
+    fs::write(&file, "before\n").unwrap();
+    for append in [true, false] {
+        let out = fs::OpenOptions::new().append(append).write(true).truncate(!append).open(&file).unwrap();
+        let status = init.client(&["exec", "--", "seq", "100000"]).stdout(out).status().unwrap();
+        assert!(status.success());
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert_eq!(lines, if append { 100_001 } else { 100_000 });
+    }
+}
+
+#[test]
+fn two_hundred_at_once_are_not_mixed() {
+    let init = Init::start(As::Subreaper, &[]);
+    let clients: Vec<_> = (0..200)
+        .map(|number| {
+            let script = format!("for i in 1 2 3; do echo {number} out; echo {number} err >&2; done; exit {number}");
+            let mut client = init.client(&["exec", "--", "sh", "-c", &script]);
+            client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for (number, client) in clients.into_iter().enumerate() {
+        let output = client.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(number as i32), "{}", both(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{number} out\n").repeat(3));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{number} err\n").repeat(3));
+    }
+    let requests = fs::read_dir(init.control().join("requests")).unwrap().count();
+    assert_eq!(requests, 0, "every request's directory is gone");
+}
+
+#[test]
+fn a_detached_job_keeps_its_output_and_its_record() {
+    let init = Init::start(As::Subreaper, &[]);
+    let id = init.must(&["exec", "-d", "--name", "talk", "--", "sh", "-c", "echo one; echo two >&2; exit 3"]);
+    assert_eq!(id, "j2\n");
+    assert_eq!(init.ask(&["wait", "talk"]).status.code(), Some(3));
+    let output = init.ask(&["logs", "talk"]);
+    assert_eq!((&*output.stdout, &*output.stderr), (&b"one\n"[..], &b"two\n"[..]));
+    let output = init.ask(&["wait", "j2", "--json"]);
+    let record: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["exit"]["code"], 3);
+    assert_eq!(record["cause"]["kind"], "exited");
+    assert_eq!(record["name"], "talk");
+    assert!(record["wall_us"].as_u64().unwrap() > 0, "{record}");
+    let output = init.ask(&["logs", "j1"]);
+    assert!(both(&output).contains("keeps no output"), "{}", both(&output));
+    for args in [&["logs", "nobody"][..], &["wait", "j99"], &["kill", "j99"], &["stop", "nobody"]] {
+        let output = init.ask(args);
+        assert_eq!(output.status.code(), Some(125));
+        assert!(both(&output).contains("no job"), "{}", both(&output));
+    }
+}
+
+#[test]
+fn by_hand_a_line_is_a_job_and_stop_is_the_end() {
+    let init = Init::start(As::Subreaper, &[]);
+    fs::write(init.control().join("control"), "run sh -c 'echo \"by  hand\"; exit 6'\n").unwrap();
+    assert_eq!(init.ask(&["wait", "j2"]).status.code(), Some(6));
+    assert_eq!(init.must(&["logs", "j2"]), "by  hand\n");
+    fs::write(init.control().join("control"), "stop\n").unwrap();
+    assert_eq!(init.end().0, 0);
+}
+
+#[test]
+fn logs_follow_until_the_end_and_across_the_cap() {
+    let init = Init::start(As::Subreaper, &[]);
+    let go = init.scratch.path().join("go");
+    run("mkfifo", &[go.to_str().unwrap()]);
+    let script = format!("echo first; read line < {}; seq 400000; echo last", go.display());
+    init.must(&["exec", "-d", "--", "sh", "-c", &script]);
+    let mut follower = init.client(&["logs", "-f", "j2"]).stdout(Stdio::piped()).spawn().unwrap();
+    let got = lines(follower.stdout.take().unwrap());
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "first");
+    fs::write(&go, "go\n").unwrap();
+    let rest: Vec<String> = got.iter().collect();
+    assert_eq!(rest.last().map(String::as_str), Some("last"));
+    assert!(wait(&mut follower).success());
+    // 2.7 MB were written; what is kept is bounded, and is the latest.
+    let kept = init.must(&["logs", "j2"]);
+    assert!(kept.ends_with("400000\nlast\n") && kept.len() < 1_200_000, "{} bytes", kept.len());
+}
+
+#[test]
+fn ps_shows_what_runs_and_what_waits() {
+    let init = Init::start(As::Subreaper, &["--max-jobs", "1"]);
+    let mark = mark("ps");
+    init.must(&["exec", "-d", "--name", "first", "--", "sleep", "1000"]);
+    let mut second =
+        init.client(&["exec", "--name", "second", "--", "echo", &mark]).stdout(Stdio::piped()).spawn().unwrap();
+    let list = || -> serde_json::Value { serde_json::from_str(&init.must(&["ps", "--json"])).unwrap() };
+    let jobs = until("the queue", || Some(list()).filter(|jobs| jobs.as_array().unwrap().len() == 2));
+    assert_eq!((&jobs[0]["name"], &jobs[0]["state"]), (&"first".into(), &"running".into()));
+    assert_eq!((&jobs[1]["name"], &jobs[1]["state"]), (&"second".into(), &"queued".into()));
+    assert_eq!(jobs[1]["command"], format!("echo {mark}"));
+    let table = init.must(&["ps"]);
+    assert!(table.contains("sleep 1000") && table.contains("queued"), "{table}");
+    assert!(second.try_wait().unwrap().is_none());
+    init.must(&["stop", "first"]);
+    let mut said = String::new();
+    second.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, format!("{mark}\n"));
+    assert!(second.wait().unwrap().success());
+    let all = init.must(&["ps", "-a"]);
+    assert!(all.contains("stopped by request"), "{all}");
+}
+
+#[test]
+fn signals_reach_a_job_by_kill_and_through_its_client() {
+    let init = Init::start(As::Subreaper, &[]);
+    let script = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done";
+    for through_client in [false, true] {
+        let mut client = init
+            .client(&["exec", "--name", "x", "--", "sh", "-c", script])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let got = lines(client.stdout.take().unwrap());
+        assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "ready");
+        if through_client {
+            run("kill", &["-USR1", &client.id().to_string()]);
+        } else {
+            init.must(&["kill", "-s", "USR1", "x"]);
+        }
+        assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "got");
+        assert_eq!(status(wait(&mut client)), 5);
+    }
+}
+
+#[test]
+fn exec_waits_for_an_init_that_is_not_up_yet() {
+    let scratch = scratch();
+    let control = scratch.path().join("c");
+    let output = lastout(&["exec", "--control", control.to_str().unwrap(), "--", "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(both(&output).contains("no lastout listens"), "{}", both(&output));
+    let mut early = lastout(&["exec", "--wait", "60s", "--control", control.to_str().unwrap(), "--", "echo", "up"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut init = lastout(&["--control", control.to_str().unwrap()]).spawn().unwrap();
+    let mut said = String::new();
+    early.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "up\n");
+    assert!(early.wait().unwrap().success());
+    assert!(lastout(&["shutdown", "--control", control.to_str().unwrap()]).status().unwrap().success());
+    assert_eq!(wait(&mut init).code(), Some(0));
+}
+
+#[test]
+fn a_program_without_an_interpreter_line_is_run_by_the_shell() {
+    let init = Init::start(As::Subreaper, &[]);
+    let script = init.scratch.path().join("script");
+    fs::write(&script, "echo plain\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(init.must(&["exec", "--", script.to_str().unwrap()]), "plain\n");
+    let output = init
+        .client(&["exec", "-e"])
+        .args([format!("PATH={}", init.scratch.path().display())])
+        .args(["--", "script"])
+        .output()
+        .unwrap();
+    assert_eq!(both(&output), "plain\n", "the job's own PATH counts");
+}
+
+#[test]
+fn a_record_survives_in_a_directory_that_was_there_before() {
+    let scratch = scratch();
+    let control = scratch.path().join("control");
+    fs::create_dir(&control).unwrap();
+    fs::set_permissions(&control, fs::Permissions::from_mode(0o700)).unwrap();
+    let init = Init::start_in(scratch, As::Subreaper, &[]);
+    init.must(&["exec", "-d", "--", "true"]);
+    init.ask(&["wait", "j2"]);
+    init.signal("TERM");
+    let mut init = init;
+    wait(&mut init.child);
+    assert!(init.control().join("jobs/j2/record.json").exists());
+    assert!(!init.control().join("control").exists());
+    let scratch = std::mem::replace(&mut init.scratch, crate::support::scratch());
+    let again = Init::start_in(scratch, As::Subreaper, &[]);
+    assert_eq!(again.must(&["exec", "-d", "--", "true"]), "j4\n", "numbers go on: j3 was the start's own");
+}
