@@ -63,12 +63,14 @@ fn wsclean_fills_model_data_and_its_volume_is_unmounted_at_once() {
         let mut volume = SharedVolume::mount();
         let container = Container::start(&WSCLEAN, &["--volume", &volume.option(), "--workdir", "/shared/volume"], &[]);
         container.must(&["exec", "--wait", "30s", "--", "make_ms.py", "small.ms"]);
-        let image = ["-quiet", "-size", "128", "128", "-scale", "20arcsec", "-niter", "100", "-name", "image", "small.ms"];
+        let image =
+            ["-quiet", "-size", "128", "128", "-scale", "20arcsec", "-niter", "100", "-name", "image", "small.ms"];
         container.must(&[&["exec", "--timeout", "10m", "--", "wsclean"], &image[..]].concat());
         let empty = container.client(&["exec", "--", "model_data.py", "small.ms"]);
         assert!(!empty.status.success(), "MODEL_DATA is there before the prediction: {}", both(&empty));
 
-        let predict = ["exec", "--timeout", "10m", "--", "wsclean", "-predict", "-reorder", "-name", "image", "small.ms"];
+        let predict =
+            ["exec", "--timeout", "10m", "--", "wsclean", "-predict", "-reorder", "-name", "image", "small.ms"];
         let said = container.must(&predict);
         assert!(said.contains("Cleaning up temporary files..."), "{said}");
         let said = container.must(&["exec", "--", "model_data.py", "small.ms"]);

@@ -44,7 +44,13 @@ fn whoever_needs_a_second_after_sigterm_has_it() {
         }
     }
     times.sort();
-    println!("{} stops: {:?} to {:?}, median {:?}", times.len(), times[0], times[times.len() - 1], times[times.len() / 2]);
+    println!(
+        "{} stops: {:?} to {:?}, median {:?}",
+        times.len(),
+        times[0],
+        times[times.len() - 1],
+        times[times.len() / 2]
+    );
     // What docker stop waits for; the second that is needed and a busy machine are well within.
     assert!(times[times.len() - 1] < Duration::from_secs(10));
 }

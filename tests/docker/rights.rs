@@ -11,7 +11,7 @@ const CONTAINERS: [(&[&str], bool); 7] = [
     (&["--user", "1000", "--read-only"], false),
     (&["--cap-drop", "ALL"], true),
     (&["--network", "none"], true),
-    (&["--read-only", "--tmpfs", "/run", "--user", "1000", "--cap-drop", "ALL", "--network", "none"], true),
+    (&["--read-only", "--tmpfs", "/tmp", "--user", "1000", "--cap-drop", "ALL", "--network", "none"], true),
 ];
 
 #[test]
@@ -39,7 +39,11 @@ fn jobs_run_with_few_rights() {
         let held = Held::start(options);
         let exec = ["exec", &held.0, "lastout", "exec"];
         if control {
-            assert_eq!(run("docker", &[&exec[..], &["--wait", "30s", "--", "echo", "hi"]].concat()), "hi\n", "{options:?}");
+            assert_eq!(
+                run("docker", &[&exec[..], &["--wait", "30s", "--", "echo", "hi"]].concat()),
+                "hi\n",
+                "{options:?}"
+            );
         } else {
             let output = docker().args(exec).args(["--", "echo", "hi"]).output().unwrap();
             assert_eq!(status(output.status), 125, "{options:?}: {}", both(&output));
