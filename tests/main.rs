@@ -1,7 +1,10 @@
 //! lastout from outside: real processes, real namespaces, real engines. One binary, one module a subject.
 
+mod control;
 mod docker;
 mod exec;
 mod init;
+mod layers;
+mod leave;
 mod support;
 mod trees;

@@ -20,14 +20,15 @@ pub enum Relay {
 /// it writes into a pipe that nobody reads, and main has no part in that.
 pub fn relay(signal: Signal, sender: Sender, me: Pid, main: bool) -> Relay {
     let own = matches!(sender, Sender::Process { pid, .. } if pid == me);
-    match signal {
-        Signal::PIPE if own => Relay::Drop,
-        signal if !signal.can_be_forwarded() => Relay::Drop,
-        Signal::TERM if main => Relay::ForwardAndStop,
-        Signal::TERM => Relay::Stop,
-        Signal::INT if !main => Relay::Stop,
-        _ if main => Relay::Forward,
-        _ => Relay::Drop,
+    let term = signal == Signal::TERM;
+    if !signal.can_be_forwarded() || signal == Signal::PIPE && own {
+        Relay::Drop
+    } else if main {
+        if term { Relay::ForwardAndStop } else { Relay::Forward }
+    } else if term || signal == Signal::INT {
+        Relay::Stop
+    } else {
+        Relay::Drop
     }
 }
 

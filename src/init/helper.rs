@@ -106,7 +106,12 @@ pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pi
 pub(super) fn sync(original: &Original, volumes: Vec<inspect::Volume>) -> io::Result<(Pid, Helper)> {
     let (pid, answer) = ask(original, "lastout-sync", || -> Vec<String> {
         let sync = |volume: &inspect::Volume| {
-            let result = File::open(&volume.path).and_then(|file| mount::sync(&file));
+            // What we may not even open, nobody of ours has written to: another user's FUSE mount.
+            let file = match File::open(&volume.path) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+                opened => opened,
+            };
+            let result = file.and_then(|file| mount::sync(&file));
             let name = || format!("{} ({})", volume.path.display(), volume.kind);
             result.err().map(|error| format!("cannot sync {}: {}", name(), crate::sys::errno(&error)))
         };

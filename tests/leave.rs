@@ -1,0 +1,227 @@
+//! Leaving: last, with nothing lost and nothing held.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::support::*;
+
+/// A process that saves its work when it is asked to end, a moment later. Says that it is up by a file.
+fn saver(up: &Path, saved: &Path) -> String {
+    format!(
+        "trap 'sleep 0.3; echo saved > {}; exit 0' TERM; echo up > {}; while :; do sleep 0.02; done",
+        saved.display(),
+        up.display()
+    )
+}
+
+fn wait_for_file(path: &Path) {
+    until(&path.display().to_string(), || path.exists().then_some(()));
+}
+
+/// Rounds of a loop: more with `LASTOUT_TEST_LONG`, as the figures in the README are made.
+fn rounds(usual: u32, long: u32) -> u32 {
+    if std::env::var_os("LASTOUT_TEST_LONG").is_some() { long } else { usual }
+}
+
+#[test]
+fn right_after_a_subreaper_returns_the_volume_unmounts() {
+    if !has("root") {
+        return;
+    }
+    let scratch = scratch();
+    let path = scratch.path().join("volume");
+    let control = scratch.path().join("c");
+    for round in 0..rounds(100, 1000) {
+        let volume = Volume::mount(&path);
+        // Daemons of every habit, writing on the volume: one with a new session, one with a clean
+        // environment that forked twice, one that is deaf to SIGTERM, one that is stopped.
+        let script = format!(
+            "cd {v}; setsid sh -c 'while :; do echo x >> a; sleep 0.001; done' & \
+             (env -i setsid sh -c 'exec > b; while :; do echo x; done' &) ; \
+             [ {round} -ne 0 ] || perl -e '$SIG{{TERM}} = \"IGNORE\"; open F, \">c\"; sleep 1000 while 1' & \
+             sh -c 'exec 9> d; kill -STOP $$' & \
+             until [ -s a ] && [ -s b ] && [ -e d ]; do :; done; exit 3",
+            v = path.display()
+        );
+        let args = ["--grace", "300ms", "--control", control.to_str().unwrap(), "--", "sh", "-c", &script];
+        let output = lastout(&args).current_dir(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+        volume.unmount().unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
+}
+
+#[test]
+fn leftovers_jobs_and_the_engines_processes_save_their_work() {
+    if !has("root") {
+        return;
+    }
+    for round in 0..rounds(5, 50) {
+        let scratch = scratch();
+        let file = |name: &str| scratch.path().join(name);
+        let control = file("control");
+        let main = format!(
+            "setsid sh -c \"$SAVER\" & trap 'exit 7' TERM; echo up > {}; while :; do sleep 0.02; done",
+            file("main-up").display()
+        );
+        let mut command = lastout_as_pid1(&["--control", control.to_str().unwrap(), "--", "sh", "-c", &main]);
+        command.env("SAVER", saver(&file("left-up"), &file("left-saved"))).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        wait_for_file(&file("left-up"));
+        wait_for_file(&file("main-up"));
+        let init = children(child.id() as i32)[0];
+        // What `docker exec` does: into the namespaces from outside, with a parent that is not in them.
+        let enter =
+            ["-t", &init.to_string(), "-p", "-m", "sh", "-c", &saver(&file("engine-up"), &file("engine-saved"))];
+        let mut engine = Command::new("nsenter").args(enter).spawn().unwrap();
+        let mut job = lastout(&["exec", "--control", control.to_str().unwrap(), "--", "sh", "-c"]);
+        let mut job = job.arg(saver(&file("job-up"), &file("job-saved"))).stderr(Stdio::null()).spawn().unwrap();
+        wait_for_file(&file("engine-up"));
+        wait_for_file(&file("job-up"));
+        run("kill", &[&init.to_string()]);
+        assert_eq!(status(wait(&mut child)), 7);
+        for name in ["left-saved", "job-saved", "engine-saved"] {
+            assert_eq!(fs::read_to_string(file(name)).ok().as_deref(), Some("saved\n"), "round {round}: {name}");
+        }
+        wait(&mut engine);
+        assert_eq!(status(wait(&mut job)), 0, "its handler ended it with 0");
+    }
+}
+
+#[test]
+fn as_pid_1_what_is_deaf_is_killed_and_a_bounded_fork_bomb_ends() {
+    if !has("root") {
+        return;
+    }
+    let scratch = scratch();
+    let up = scratch.path().join("up");
+    // Forks for ever, always a few at a time, each ignoring SIGTERM.
+    let bomb = format!(
+        "$SIG{{TERM}} = 'IGNORE'; $SIG{{CHLD}} = 'IGNORE'; open F, '>{}'; close F; \
+         while (1) {{ for (1..8) {{ if (!fork) {{ if (!fork) {{ select undef, undef, undef, 0.02 }} exit }} }} select undef, undef, undef, 0.005 }}",
+        up.display()
+    );
+    let script = format!("setsid perl -e \"$BOMB\" & until [ -e {} ]; do :; done; exit 3", up.display());
+    for role in [As::Pid1, As::Subreaper] {
+        let _ = fs::remove_file(&up);
+        let control = scratch.path().join("c");
+        let args = ["--grace", "200ms", "--control", control.to_str().unwrap(), "--", "sh", "-c", &script];
+        let mut command = if role == As::Pid1 { lastout_as_pid1(&args) } else { lastout(&args) };
+        let mut child = command.env("BOMB", &bomb).spawn().unwrap();
+        assert_eq!(status(wait(&mut child)), 3, "{role:?}");
+        assert!(!is_running(up.to_str().unwrap()), "{role:?}");
+    }
+}
+
+#[test]
+fn main_has_the_time_that_it_wants_and_its_leftovers_wait_for_it() {
+    let scratch = scratch();
+    let file = |name: &str| scratch.path().join(name);
+    // Main drains for longer than the grace, with a child of its own that it still needs.
+    let script = format!(
+        "sleep 1000 & helper=$!; trap 'sleep 0.6; kill -0 $helper && echo there > {}; exit 0' TERM; \
+         echo up > {}; while :; do sleep 0.02; done",
+        file("there").display(),
+        file("up").display()
+    );
+    let control = file("c");
+    // In a session of its own the helper does not get the forwarded signal.
+    let script = script.replace("sleep 1000 &", "setsid sleep 1000 &");
+    let args = ["--grace", "100ms", "--control", control.to_str().unwrap(), "--", "sh", "-c", &script];
+    let mut child = lastout(&args).spawn().unwrap();
+    wait_for_file(&file("up"));
+    run("kill", &[&child.id().to_string()]);
+    assert_eq!(status(wait(&mut child)), 0);
+    assert!(file("there").exists(), "its helper was ended before it");
+}
+
+#[test]
+fn a_stop_timeout_ends_a_deaf_main() {
+    let scratch = scratch();
+    let up = scratch.path().join("up");
+    let script = format!("trap '' TERM; echo up > {}; while :; do sleep 0.02; done", up.display());
+    let control = scratch.path().join("c");
+    let args = ["--stop-timeout", "200ms", "--control", control.to_str().unwrap(), "--", "sh", "-c", &script];
+    let mut child = lastout(&args).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_file(&up);
+    run("kill", &[&child.id().to_string()]);
+    assert_eq!(status(wait(&mut child)), 137);
+}
+
+#[test]
+fn a_jobs_own_grace_counts_in_full_and_later_requests_are_refused() {
+    let init = Init::start(As::Subreaper, &["--grace", "100ms"]);
+    let file = |name: &str| init.scratch.path().join(name);
+    let script = saver(&file("up"), &file("saved")).replace("sleep 0.3", "echo stopping; sleep 0.8");
+    let mut job =
+        init.client(&["exec", "--grace", "30s", "--", "sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let said = lines(job.stdout.take().unwrap());
+    wait_for_file(&file("up"));
+    init.signal("TERM");
+    assert_eq!(said.recv_timeout(PATIENCE).unwrap(), "stopping");
+    let late = init.ask(&["exec", "--", "true"]);
+    assert_eq!(late.status.code(), Some(125));
+    assert!(both(&late).contains("shutting down"), "{}", both(&late));
+    assert!(init.must(&["ps"]).contains("ending"), "it still answers");
+    assert_eq!(status(wait(&mut job)), 0);
+    assert!(file("saved").exists());
+    assert_eq!(init.end().0, 0);
+}
+
+#[test]
+fn nothing_that_is_not_its_own_is_touched() {
+    // A neighbour in the same session, no descendant: a subreaper leaves it alone.
+    let mut neighbour = Command::new("sleep").arg("1000").spawn().unwrap();
+    let scratch = scratch();
+    let control = scratch.path().join("c");
+    let script = "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 1000\" & exit 2";
+    let args = ["--grace", "100ms", "--control", control.to_str().unwrap(), "--", "sh", "-c", script];
+    assert_eq!(lastout(&args).status().unwrap().code(), Some(2));
+    assert!(neighbour.try_wait().unwrap().is_none());
+    neighbour.kill().unwrap();
+    neighbour.wait().unwrap();
+}
+
+#[test]
+fn what_cannot_be_ended_is_named_and_a_subreaper_gives_up() {
+    if !has("root") {
+        return;
+    }
+    // A process that SIGKILL does not reap: its tracer holds it. (Truly stuck ones need a dead volume.)
+    let scratch = scratch();
+    let file = |name: &str| scratch.path().join(name);
+    let script = format!(
+        "setsid sleep 1000 > /dev/null 2>&1 & echo $! > {}; until [ -e {} ]; do :; done",
+        file("pid").display(),
+        file("held").display()
+    );
+    let control = file("c");
+    let args = [
+        "--grace",
+        "100ms",
+        "--stuck-timeout",
+        "3s",
+        "--control",
+        control.to_str().unwrap(),
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ];
+    let child = lastout(&args).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = until("the daemon", || fs::read_to_string(file("pid")).ok()?.trim().parse::<i32>().ok());
+    // PTRACE_SEIZE with PTRACE_O_TRACEEXIT: it stops in its exit until the tracer lets it go.
+    let tracer =
+        "my $p = 0 + shift; syscall(101, 0x4206, $p, 0, 0x40) == 0 or die $!; open F, '>', shift; close F; sleep 1000";
+    let mut tracer =
+        Command::new("perl").args(["-e", tracer, &pid.to_string(), file("held").to_str().unwrap()]).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    tracer.kill().unwrap();
+    tracer.wait().unwrap();
+    let said = both(&output);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains(&format!("SIGKILL has not ended pid {pid} (sleep")), "{said}");
+    assert!(said.contains(&format!("left behind: pid {pid}")), "{said}");
+}
