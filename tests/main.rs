@@ -3,6 +3,7 @@
 mod control;
 mod docker;
 mod exec;
+mod golden;
 mod init;
 mod layers;
 mod leave;

@@ -7,7 +7,7 @@
 //! - [`Order`] and [`Notice`]: between the init and a keeper, over their socket pair.
 //! - [`place`]: where a control directory is looked for.
 //!
-//! `tests/golden/` holds an example of each; the README's protocol page describes them for other languages.
+//! `README.md` beside this file describes them for other languages; `tests/golden/` holds an example of each.
 #![forbid(unsafe_code)]
 
 mod bytes;

@@ -35,7 +35,10 @@ pub fn has(what: &str) -> bool {
     // Past the harness's capture, so that a skipped check is seen.
     let name = thread::current().name().unwrap_or("?").to_string();
     let line = format!("skipped {name}: no {what}: {reason}\n");
-    let _ = fs::OpenOptions::new().append(true).open("/dev/stderr").map(|mut e| std::io::Write::write_all(&mut e, line.as_bytes()));
+    let _ = fs::OpenOptions::new()
+        .append(true)
+        .open("/dev/stderr")
+        .map(|mut e| std::io::Write::write_all(&mut e, line.as_bytes()));
     false
 }
 
@@ -70,7 +73,8 @@ pub fn scratch() -> tempfile::TempDir {
 
 /// Runs a command to its end; panics with its output if it fails.
 pub fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let output =
+        Command::new(program).args(args).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(output.status.success(), "{program} {args:?}: {}\n{}", output.status, both(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
