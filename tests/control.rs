@@ -41,6 +41,17 @@ fn a_named_directory_that_cannot_be_used_is_an_error_that_says_why() {
 }
 
 #[test]
+fn an_init_in_a_job_works_without_a_directory_of_its_own() {
+    let init = Init::start(As::Subreaper, &[]);
+    let output = init.ask(&["exec", "--", LASTOUT, "--", "sh", "-c", "exit 6"]);
+    assert_eq!(output.status.code(), Some(6), "{}", both(&output));
+    assert!(both(&output).contains("is another lastout's"), "{}", both(&output));
+    // But what somebody set and cannot be used is an error.
+    let output = lastout(&["--", "true"]).env("LASTOUT_CONTROL", "/nonexistent/x").output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", both(&output));
+}
+
+#[test]
 fn without_a_usable_default_it_goes_on_and_says_so() {
     if !has("root") {
         return;

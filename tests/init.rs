@@ -269,3 +269,34 @@ fn the_terminal_comes_back() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(said.matches("hello").count(), 2, "echoed and read: {said}");
 }
+
+#[test]
+fn a_bug_in_it_does_not_take_the_container_down() {
+    if !has("root") {
+        return;
+    }
+    let scratch = scratch();
+    let up = scratch.path().join("up");
+    let control = scratch.path().join("c");
+    // Main ends with 6 when it gets USR1, and leaves an orphan that must be reaped.
+    let script = format!("trap 'exit 6' USR1; (sleep 0 &); echo up > {}; while :; do sleep 0.02; done", up.display());
+    let args = ["--control", control.to_str().unwrap(), "--", "sh", "-c", &script];
+    let mut command = lastout_as_pid1(&args);
+    let mut child = command.env("LASTOUT_TEST_PANIC", "1").stderr(Stdio::piped()).spawn().unwrap();
+    let log = lines(child.stderr.take().unwrap());
+    until("main", || up.exists().then_some(()));
+    let init = children(child.id() as i32)[0].to_string();
+    let running = mark("job");
+    let mut job = lastout(&["exec", "--control", control.to_str().unwrap(), "--", "perl", "-e"]);
+    let mut job =
+        job.arg(format!("$| = 1; print qq(up\\n); sleep 1000 # {running}")).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(lines(job.stdout.take().unwrap()).recv_timeout(PATIENCE).unwrap(), "up");
+    run("kill", &["-PWR", &init]);
+    until("its word", || log.recv_timeout(PATIENCE).ok().filter(|line| line.contains("going on as a bare init")));
+    assert!(is_running(&running), "jobs run on");
+    let late = lastout(&["exec", "--control", control.to_str().unwrap(), "--", "true"]).output().unwrap();
+    assert_eq!(late.status.code(), Some(125), "and new clients are told");
+    run("kill", &["-USR1", &init]);
+    assert_eq!(status(wait(&mut child)), 6);
+    assert_eq!(status(wait(&mut job)), 125);
+}

@@ -40,6 +40,8 @@ impl Signal {
     pub const CHLD: Signal = Signal(17);
     /// Go on after a stop.
     pub const CONT: Signal = Signal(18);
+    /// Power failure.
+    pub const PWR: Signal = Signal(30);
     /// Cannot be caught.
     pub const STOP: Signal = Signal(19);
 

@@ -100,7 +100,8 @@ impl Arguments {
         let variable = || std::env::var_os(place::VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
         Ok(Plan {
             command: self.command.into_iter().map(init::c_string).collect::<Result<_, _>>()?,
-            control: self.control.or_else(variable),
+            control: self.control,
+            inherited_control: variable(),
             max_jobs: self.max_jobs,
             grace: self.grace,
             stop_timeout: self.stop_timeout,

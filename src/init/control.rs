@@ -27,12 +27,19 @@ pub(super) struct Control {
     made: bool,
 }
 
-/// Opens the named control directory, or the first default one that can be had. `Ok(None)` with a reason
-/// logged if only defaults were tried: the init works without.
-pub(super) fn open(named: Option<&Path>) -> Result<Option<Control>, String> {
-    if let Some(path) = named {
-        let reason = |error: Unusable| format!("cannot use control directory {}: {error}", path.display());
-        return Control::open(path).map(Some).map_err(reason);
+/// Opens the control directory: the one that the command line names, or the environment, or the first default
+/// one that can be had. `Ok(None)`, with the reason logged: the init works without. That is never so for one
+/// that was named, unless the environment is that of another init's job: then the directory is that init's.
+pub(super) fn open(named: Option<&Path>, inherited: Option<&Path>) -> Result<Option<Control>, String> {
+    if let Some(path) = named.or(inherited) {
+        return match Control::open(path) {
+            Ok(control) => Ok(Some(control)),
+            Err(Unusable::Taken) if named.is_none() => {
+                log::warn!("no control directory of its own: {} is another lastout's", path.display());
+                Ok(None)
+            }
+            Err(error) => Err(format!("cannot use control directory {}: {error}", path.display())),
+        };
     }
     let mut reasons = Vec::new();
     for path in place::candidates(std::env::var_os("XDG_RUNTIME_DIR"), process::uid()) {
@@ -124,9 +131,14 @@ impl Control {
         self.requests.dir(&request.to_string())?.open_fifo(files::REPLY, Access::Write, None)
     }
 
+    /// Takes the FIFO's name away.
+    pub(super) fn hide(&self) {
+        let _ = self.dir.remove(files::CONTROL);
+    }
+
     /// Removes what this init made. Records and kept output stay if the directory was somebody's before.
     pub(super) fn release(&self) {
-        let _ = self.dir.remove(files::CONTROL);
+        self.hide();
         let _ = self.dir.remove_tree(files::REQUESTS);
         if self.made {
             let _ = self.dir.remove_tree(files::JOBS);

@@ -35,8 +35,10 @@ pub enum Sync {
 pub struct Plan {
     /// Main; empty: hold.
     pub command: Vec<CString>,
-    /// The control directory, if one was named.
+    /// The control directory, if one was named on the command line.
     pub control: Option<PathBuf>,
+    /// The control directory that the environment names. It may be that of an init above us.
+    pub inherited_control: Option<PathBuf>,
     /// Jobs at once.
     pub max_jobs: Option<usize>,
     /// Between TERM and KILL.
@@ -73,6 +75,7 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
     match catch_unwind(AssertUnwindSafe(|| turn.run())) {
         Ok(code) => code,
         Err(_) => {
+            turn.hide_control();
             log::error!("a bug: supervision has ended; going on as a bare init (jobs run on, control is gone)");
             bare::run(turn.signals(), turn.main_pid(), turn.exit_code())
         }
