@@ -119,18 +119,20 @@ fn as_pid_1_what_is_deaf_is_killed_and_a_bounded_fork_bomb_ends() {
 fn main_has_the_time_that_it_wants_and_its_leftovers_wait_for_it() {
     let scratch = scratch();
     let file = |name: &str| scratch.path().join(name);
-    // Main drains for longer than the grace, with a child of its own that it still needs.
+    // Main drains for longer than the grace, with a child of its own that it still needs, and that has a
+    // session of its own, so that the forwarded signal does not reach it.
     let script = format!(
-        "sleep 1000 & helper=$!; trap 'sleep 0.6; kill -0 $helper && echo there > {}; exit 0' TERM; \
+        "setsid sh -c 'echo > {}; exec sleep 1000' & helper=$!; \
+         trap 'sleep 0.6; kill -0 $helper && echo there > {}; exit 0' TERM; \
          echo up > {}; while :; do sleep 0.02; done",
+        file("helper-up").display(),
         file("there").display(),
         file("up").display()
     );
     let control = file("c");
-    // In a session of its own the helper does not get the forwarded signal.
-    let script = script.replace("sleep 1000 &", "setsid sleep 1000 &");
     let args = ["--grace", "100ms", "--control", control.to_str().unwrap(), "--", "sh", "-c", &script];
     let mut child = lastout(&args).spawn().unwrap();
+    wait_for_file(&file("helper-up"));
     wait_for_file(&file("up"));
     run("kill", &[&child.id().to_string()]);
     assert_eq!(status(wait(&mut child)), 0);
