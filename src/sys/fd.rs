@@ -51,12 +51,13 @@ pub fn enlarge_pipe(fd: impl AsFd) {
     let _ = fcntl(fd.as_fd(), FcntlArg::F_SETPIPE_SZ(1 << 20));
 }
 
-/// Closes every descriptor from 3 on but these.
+/// Closes every descriptor from 3 on but these and the log's.
 ///
 /// The caller's own `OwnedFd`s must all be listed or never be dropped (as in a forked child that ends with
 /// `_exit`).
 pub fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    let keep = keep.iter().copied().chain(super::stderr::own());
+    let mut keep: Vec<u32> = keep.filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     keep.dedup();
     let mut first = 3;

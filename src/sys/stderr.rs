@@ -3,8 +3,11 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::{fd::AsFd, unix::fs::FileTypeExt, unix::fs::OpenOptionsExt},
-    sync::atomic::{AtomicU64, Ordering},
+    os::{
+        fd::{AsFd, AsRawFd, RawFd},
+        unix::fs::{FileTypeExt, OpenOptionsExt},
+    },
+    sync::atomic::{AtomicI32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -17,6 +20,13 @@ use super::{
 const PIECE: usize = 4096;
 
 static LOST: AtomicU64 = AtomicU64::new(0);
+/// The log's own descriptor, which `fd::close_all_but` must leave alone; -1: none.
+static OWN: AtomicI32 = AtomicI32::new(-1);
+
+/// The descriptor that log lines are written to, if it is not standard error itself.
+pub(super) fn own() -> Option<RawFd> {
+    Some(OWN.load(Ordering::Relaxed)).filter(|fd| *fd >= 0)
+}
 
 /// Writes whole lines to standard error, or loses them.
 ///
@@ -43,6 +53,7 @@ impl Stderr {
     fn write_line(&mut self, line: &[u8]) -> bool {
         if !std::mem::replace(&mut self.tried, true) {
             self.own = Stderr::reopen();
+            OWN.store(self.own.as_ref().map_or(-1, AsRawFd::as_raw_fd), Ordering::Relaxed);
         }
         if let Some(own) = &self.own {
             return matches!(fd::write(own, line), Ok(Some(count)) if count == line.len());

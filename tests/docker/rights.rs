@@ -31,6 +31,17 @@ fn main_runs_with_few_rights_and_a_lack_of_control_is_said() {
 }
 
 #[test]
+fn what_is_said_after_the_first_warning_is_said_too() {
+    if !has("docker") {
+        return;
+    }
+    let output = docker().args(["run", "--rm", "--read-only", *DEBIAN, "--", "no-such-program"]).output().unwrap();
+    let said = both(&output);
+    assert_eq!(status(output.status), 127, "{said}");
+    assert!(said.contains("no control directory") && said.contains("cannot execute no-such-program"), "{said}");
+}
+
+#[test]
 fn jobs_run_with_few_rights() {
     if !has("docker") {
         return;
