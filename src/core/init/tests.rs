@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::ProcId;
+use crate::{
+    base::{JobId, JobRef, Name, ProcId},
+    proto::{Cause, JobState, Line, Notice, Order, Reply},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 

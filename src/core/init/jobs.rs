@@ -1,0 +1,216 @@
+//! Jobs: what becomes of a command from the control FIFO, and of its keeper.
+
+use std::{mem, time::Duration};
+
+use super::{Init, Role};
+use crate::{
+    base::{Exit, JobId, JobRef, Name, Pgid, Pid, RequestId, Signal, Tick},
+    core::{Action, Level, Phase, Source},
+    proto::{Cause, JobState, Line, Notice, Order, Reply},
+};
+
+impl Init {
+    pub(super) fn keeper_forked(
+        &mut self,
+        now: Tick,
+        id: JobId,
+        keeper: Result<Pid, String>,
+        orders: &mut Vec<Action>,
+    ) {
+        match keeper {
+            Ok(pid) => {
+                if let Some(job) = self.table.get(id) {
+                    job.keeper = Some(pid);
+                }
+            }
+            Err(reason) => {
+                orders.push(Action::Log(Level::Error, format!("{id}: cannot start its keeper: {reason}")));
+                self.end_job(now, id, None, Cause::KeeperGone, orders);
+                self.start_queued(now, orders);
+            }
+        }
+    }
+
+    /// A keeper that has said how its job ended is done; one that has not was killed, and its tree is ours.
+    pub(super) fn keeper_ended(&mut self, now: Tick, id: JobId, exit: Exit, orders: &mut Vec<Action>) {
+        let Some(job) = self.table.get(id) else { return };
+        let command = job.command;
+        let outcome = job.outcome.take();
+        if outcome.is_none() {
+            orders.push(Action::Log(Level::Error, format!("{id}: its keeper died ({exit}): ending what it left")));
+            let all = self.main_pid().is_none();
+            orders.push(Action::EndStrays { job: id, command, all });
+        }
+        let (exit, cause) = outcome.unwrap_or((None, Cause::KeeperGone));
+        self.end_job(now, id, exit, cause, orders);
+        self.start_queued(now, orders);
+    }
+
+    pub(super) fn notice(&mut self, now: Tick, id: JobId, notice: Notice, orders: &mut Vec<Action>) {
+        let Some(job) = self.table.get(id) else { return };
+        // It speaks, so it has opened the client's reply: from here on the keeper answers.
+        if let Some(Source::Request(request)) = job.source.take() {
+            orders.push(Action::LetGo(request));
+        }
+        match notice {
+            Notice::Command(text) => job.describe(&text),
+            Notice::Started(pid) => {
+                job.command = Some(pid);
+                if job.state == JobState::Starting {
+                    job.enter(now, JobState::Running);
+                }
+            }
+            Notice::Ending => job.enter(now, JobState::Ending),
+            Notice::Stuck(left) => {
+                for process in &left {
+                    let text = format!("{id}: SIGKILL has not ended {process}");
+                    orders.push(Action::Log(Level::Warn, text));
+                }
+                if self.phase == Phase::Stopping && self.config.role == Role::Subreaper {
+                    self.give_up_at.get_or_insert(now + self.config.stuck_timeout);
+                }
+            }
+            Notice::Ended { exit, cause } => {
+                let status = exit.map_or("never ran".into(), |exit| exit.to_string());
+                orders.push(Action::Log(Level::Info, format!("{id}: {status}, {cause}")));
+                job.enter(now, JobState::Ending);
+                job.outcome = Some((exit, cause));
+            }
+        }
+    }
+
+    pub(super) fn end_job(&mut self, now: Tick, id: JobId, exit: Option<Exit>, cause: Cause, orders: &mut Vec<Action>) {
+        // A job without a keeper has nobody else to tell its client.
+        let owner = match self.table.get(id).and_then(|job| job.source.take()) {
+            Some(Source::Request(request)) => Some(request),
+            Some(Source::Words(_)) | None => None,
+        };
+        if let Some(to) = owner {
+            let reply = Reply::Ended { job: id, exit, cause: cause.clone(), left: Vec::new() };
+            orders.push(Action::Answer { to, reply, last: true });
+        }
+        for (to, reply) in self.table.end(now, id, exit, cause) {
+            orders.push(Action::Answer { to, reply, last: true });
+        }
+    }
+
+    pub(super) fn start_queued(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        while let Some((job, source, name)) = self.table.start_next(now, self.config.max_jobs) {
+            let prune = mem::take(&mut self.table.prune);
+            orders.push(Action::ForkKeeper { job, source, name, prune });
+        }
+    }
+
+    pub(super) fn line(&mut self, now: Tick, line: Line, orders: &mut Vec<Action>) {
+        match line {
+            Line::Run(words) => self.new_job(now, Source::Words(words), None, orders),
+            Line::Exec(request, name) => self.new_job(now, Source::Request(request), name, orders),
+            Line::Ps(to) => orders.push(Action::List(to)),
+            Line::Wait(to, job) => match self.table.find(&job) {
+                None => refuse(Some(to), no_such(&job), orders),
+                Some(id) => self.when_ended(id, Some(to), orders),
+            },
+            Line::Kill(to, signal, job) => self.kill(to, signal, &job, orders),
+            Line::Stop(to, job, grace) => self.stop_job(now, to, &job, grace, orders),
+            Line::Shutdown(to) => {
+                if let Some(to) = to {
+                    orders.push(Action::Hold(to));
+                    orders.push(Action::Answer { to, reply: Reply::Done, last: false });
+                }
+                if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
+                    orders.push(Action::SignalGroup(group, Signal::TERM));
+                }
+                self.stop(now, "asked through the control FIFO", orders);
+            }
+        }
+    }
+
+    pub(super) fn new_job(&mut self, now: Tick, source: Source, name: Option<Name>, orders: &mut Vec<Action>) {
+        let client = match source {
+            Source::Request(request) => Some(request),
+            Source::Words(_) => None,
+        };
+        if self.phase != Phase::Running {
+            return refuse(client, "the init is shutting down".into(), orders);
+        }
+        if let Some(name) = name.as_ref().filter(|name| self.table.is_name_taken(name)) {
+            return refuse(client, format!("a job named {name} has not ended yet"), orders);
+        }
+        let id = self.table.add(now, source, name);
+        self.start_queued(now, orders);
+        let queued = self.table.get(id).is_some_and(|job| job.state == JobState::Queued);
+        if let Some(to) = client.filter(|_| queued) {
+            orders.push(Action::Hold(to));
+            orders.push(Action::Answer { to, reply: Reply::Queued { job: id }, last: false });
+        }
+    }
+
+    /// Answers `to` when the job has ended, which may be now.
+    pub(super) fn when_ended(&mut self, id: JobId, to: Option<RequestId>, orders: &mut Vec<Action>) {
+        let (Some(to), Some(job)) = (to, self.table.get(id)) else { return };
+        match job.end_reply(id).filter(|_| job.state == JobState::Ended) {
+            Some(reply) => orders.push(Action::Answer { to, reply, last: true }),
+            None => {
+                job.waiters.push(to);
+                orders.push(Action::Hold(to));
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, to: Option<RequestId>, signal: Signal, job: &JobRef, orders: &mut Vec<Action>) {
+        let Some(id) = self.table.find(job) else { return refuse(to, no_such(job), orders) };
+        let state = self.table.get(id).map_or(JobState::Ended, |job| job.state);
+        match state {
+            JobState::Queued => {
+                refuse(to, format!("{id} has not started; `lastout stop {id}` takes it out of the queue"), orders)
+            }
+            JobState::Ended => refuse(to, format!("{id} has ended"), orders),
+            JobState::Starting | JobState::Running | JobState::Ending => {
+                orders.push(Action::Tell { job: id, order: Order::Kill(signal) });
+                if let Some(to) = to {
+                    orders.push(Action::Answer { to, reply: Reply::Done, last: true });
+                }
+            }
+        }
+    }
+
+    pub(super) fn stop_job(
+        &mut self,
+        now: Tick,
+        to: Option<RequestId>,
+        job: &JobRef,
+        grace: Option<Duration>,
+        orders: &mut Vec<Action>,
+    ) {
+        let Some(id) = self.table.find(job) else { return refuse(to, no_such(job), orders) };
+        let state = self.table.get(id).map_or(JobState::Ended, |job| job.state);
+        match state {
+            JobState::Queued => {
+                self.table.unqueue(id);
+                self.end_job(now, id, None, Cause::Stopped, orders);
+            }
+            JobState::Starting | JobState::Running | JobState::Ending => {
+                let time = grace.unwrap_or_else(|| self.budget.left(now));
+                let grace_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                let order = Order::Stop { cause: Cause::Stopped, grace_ms, asked: grace.is_some() };
+                orders.push(Action::Tell { job: id, order });
+            }
+            JobState::Ended => {}
+        }
+        self.when_ended(id, to, orders);
+    }
+}
+
+fn refuse(to: Option<RequestId>, reason: String, orders: &mut Vec<Action>) {
+    match to {
+        Some(to) => orders.push(Action::Answer { to, reply: Reply::Refused { reason }, last: true }),
+        None => orders.push(Action::Log(Level::Warn, format!("control: {reason}"))),
+    }
+}
+
+fn no_such(job: &JobRef) -> String {
+    format!("no job {job}: `lastout ps -a` lists them")
+}

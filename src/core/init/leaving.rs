@@ -1,0 +1,202 @@
+//! Leaving: which phase it is, and whose end it waits for.
+
+use std::{collections::BTreeSet, mem, time::Duration};
+
+use super::{Engine, Init, Main, Role, Syncing};
+use crate::{
+    base::{Pid, Process, Signal, Tick},
+    core::{Action, Ending, Level, Phase, STUCK_AFTER, STUCK_EVERY},
+    proto::{Cause, Order},
+};
+
+impl Init {
+    pub(super) fn enter(&mut self, phase: Phase, orders: &mut Vec<Action>) {
+        debug_assert!(phase > self.phase, "{:?} after {:?}", phase, self.phase);
+        orders.push(Action::Log(Level::Debug, format!("{:?} -> {phase:?}", self.phase)));
+        self.phase = phase;
+        match phase {
+            Phase::Syncing => orders.push(Action::Sync),
+            Phase::Releasing => orders.push(Action::Release),
+            Phase::Gone => orders.push(Action::Exit(self.exit_code())),
+            Phase::Running | Phase::Stopping | Phase::Sweeping | Phase::Census => {}
+        }
+    }
+
+    /// Passes every phase whose end has come.
+    pub(super) fn advance(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        loop {
+            match self.phase {
+                Phase::Running => {
+                    if !matches!(self.main, Main::Ended(_)) {
+                        return;
+                    }
+                    self.begin_stopping(now, "main has ended", orders);
+                }
+                Phase::Stopping if self.gave_up => self.enter(Phase::Census, orders),
+                Phase::Stopping => {
+                    let asked = matches!(self.main, Main::None | Main::Ended(_)) && self.table.active().is_empty();
+                    if !asked {
+                        self.look_for_engine(orders);
+                        return;
+                    }
+                    match self.alone {
+                        None => return self.check_alone(orders),
+                        Some(true) => self.enter(Phase::Census, orders),
+                        Some(false) => {
+                            self.look_for_engine(orders);
+                            match &self.engine {
+                                Engine::Unknown | Engine::Looking => return,
+                                Engine::Known { alive, .. } if !alive.is_empty() => return,
+                                Engine::Known { .. } => {}
+                            }
+                            let time = self.budget.for_sweeping(now);
+                            self.sweep = Some(Ending::begin(now, self.config.me, time));
+                            self.enter(Phase::Sweeping, orders);
+                        }
+                    }
+                }
+                Phase::Sweeping => match self.alone {
+                    None => return self.check_alone(orders),
+                    Some(true) => self.enter(Phase::Census, orders),
+                    Some(false) if self.gave_up => self.enter(Phase::Census, orders),
+                    Some(false) => {
+                        let due = self.sweep.as_ref().is_some_and(|sweep| sweep.wants_look(now));
+                        if due && !self.looking {
+                            self.looking = true;
+                            orders.push(Action::Look { kill: self.kills_all(now) });
+                        }
+                        return;
+                    }
+                },
+                Phase::Census => {
+                    for process in self.last_seen.iter().filter(|p| self.gave_up && !p.is_dead()) {
+                        orders.push(Action::Log(Level::Error, format!("left behind: {}", describe(process))));
+                    }
+                    self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY });
+                    self.enter(if self.gave_up { Phase::Releasing } else { Phase::Syncing }, orders);
+                }
+                Phase::Syncing if self.gave_up => self.enter(Phase::Releasing, orders),
+                Phase::Syncing | Phase::Gone => return,
+                Phase::Releasing => {
+                    // Clients that wait for our end see it as end-of-file.
+                    self.enter(Phase::Gone, orders);
+                }
+            }
+        }
+    }
+
+    pub(super) fn begin_stopping(&mut self, now: Tick, why: &str, orders: &mut Vec<Action>) {
+        orders.push(Action::Log(Level::Info, format!("stopping: {why}")));
+        self.enter(Phase::Stopping, orders);
+        for job in self.table.drain_queue() {
+            self.end_job(now, job, None, Cause::Shutdown, orders);
+        }
+        let grace_ms = u64::try_from(self.budget.left(now).as_millis()).unwrap_or(u64::MAX);
+        for job in self.table.active() {
+            let order = Order::Stop { cause: Cause::Shutdown, grace_ms, asked: false };
+            orders.push(Action::Tell { job, order });
+        }
+    }
+
+    /// As PID 1, finds what the engine started beside us: its parent is outside.
+    pub(super) fn look_for_engine(&mut self, orders: &mut Vec<Action>) {
+        if self.engine != Engine::Unknown {
+            return;
+        }
+        match self.config.role {
+            Role::Subreaper => {
+                self.engine = Engine::Known { alive: BTreeSet::new(), kill_at: Tick(0), killed: true };
+            }
+            Role::Pid1 => {
+                self.engine = Engine::Looking;
+                self.looking = true;
+                orders.push(Action::Look { kill: false });
+            }
+        }
+    }
+
+    pub(super) fn check_alone(&mut self, orders: &mut Vec<Action>) {
+        // A helper that looks around is one of us: ask when it has come back.
+        if !self.asked_alone && !self.looking {
+            self.asked_alone = true;
+            orders.push(Action::CheckAlone);
+        }
+    }
+
+    pub(super) fn somebody_ended(&mut self, now: Tick) {
+        if self.phase >= Phase::Stopping {
+            self.alone = None;
+        }
+        if let Some(sweep) = &mut self.sweep {
+            sweep.child_ended(now);
+        }
+    }
+
+    /// The grace of Sweeping is over: as PID 1 one system call ends even what forks all the time.
+    pub(super) fn kills_all(&mut self, now: Tick) -> bool {
+        let forced = self.sweep.as_ref().and_then(|sweep| sweep.forced_for(now)).is_some();
+        forced && self.config.role == Role::Pid1 && !mem::replace(&mut self.killed_all, true)
+    }
+
+    pub(super) fn looked(&mut self, now: Tick, seen: Option<Vec<Process>>, orders: &mut Vec<Action>) {
+        self.looking = false;
+        let Some(seen) = seen else {
+            orders.push(Action::Log(Level::Warn, "cannot inspect processes: no usable /proc".into()));
+            return self.looked_in_vain(now);
+        };
+        let from_engine = |p: &&Process| p.parent.is_none() && p.id.pid != self.config.me && !p.is_dead();
+        if self.engine == Engine::Looking {
+            let alive: BTreeSet<Pid> = seen.iter().filter(from_engine).map(|p| p.id.pid).collect();
+            for pid in &alive {
+                orders.extend([Action::Watch(*pid), Action::Signal(*pid, Signal::TERM)]);
+            }
+            let stopped = seen.iter().filter(from_engine).filter(|p| p.is_stopped());
+            orders.extend(stopped.map(|p| Action::Signal(p.id.pid, Signal::CONT)));
+            self.engine = Engine::Known { alive, kill_at: now + self.budget.left(now), killed: false };
+            self.alone = None;
+            return;
+        }
+        if self.config.role == Role::Pid1 {
+            orders.extend(seen.iter().filter(from_engine).map(|p| Action::Watch(p.id.pid)));
+            // What is dead and not our child is its parent's to reap, outside.
+            if seen.iter().all(|p| p.is_dead() || p.id.pid == self.config.me) {
+                self.alone = Some(true);
+            }
+        }
+        if let Some(sweep) = &mut self.sweep {
+            orders.extend(sweep.looked(now, &seen).into_iter().map(|(pid, signal)| Action::Signal(pid, signal)));
+            if let Some(forced) = sweep.forced_for(now).filter(|forced| *forced >= STUCK_AFTER) {
+                self.name_stuck(now, &seen, forced, orders);
+            }
+        }
+        self.last_seen = seen;
+    }
+
+    /// Without `/proc` nobody can be asked one by one; the deadline and SIGKILL to all remain.
+    pub(super) fn looked_in_vain(&mut self, now: Tick) {
+        if self.engine == Engine::Looking {
+            self.engine = Engine::Known { alive: BTreeSet::new(), kill_at: now, killed: true };
+        }
+        if let Some(sweep) = &mut self.sweep {
+            sweep.looked(now, &[]);
+        }
+    }
+
+    pub(super) fn name_stuck(&mut self, now: Tick, seen: &[Process], forced: Duration, orders: &mut Vec<Action>) {
+        if self.config.role == Role::Subreaper && forced >= self.config.stuck_timeout {
+            self.gave_up = true;
+        }
+        if self.stuck_said.is_some_and(|said| now.since(said) < STUCK_EVERY) {
+            return;
+        }
+        self.stuck_said = Some(now);
+        for process in seen.iter().filter(|p| !p.is_dead() && p.id.pid != self.config.me) {
+            let text = format!("SIGKILL has not ended {} for {} s", describe(process), forced.as_secs());
+            orders.push(Action::Log(Level::Warn, text));
+        }
+    }
+}
+
+fn describe(process: &Process) -> String {
+    format!("pid {} ({}, state {})", process.id.pid, process.comm, process.state)
+}
