@@ -117,12 +117,14 @@ fn a_shutdown_ends_every_tree() {
 #[test]
 fn a_killed_init_is_the_end_of_its_jobs_and_its_client_knows_at_once() {
     let mut init = Init::start(As::Subreaper, &["--grace", "300ms"]);
-    let mark = mark("init");
-    let (mut client, _got) = start(&init, &[], &escaping(&mark, "trap '' TERM; wait; wait"));
+    let marks = [mark("attached"), mark("detached")];
+    let (mut client, _got) = start(&init, &[], &escaping(&marks[0], "trap '' TERM; wait; wait"));
+    init.must(&["exec", "-d", "--", "bash", "-c", &escaping(&marks[1], "wait")]);
+    until("the detached one", || (running(&marks[1]).len() >= 3).then_some(()));
     init.child.kill().unwrap();
     assert_eq!(status(wait(&mut client)), 125);
-    // Keepers see their init die, and give the tree its grace.
-    gone(&mark);
+    // Keepers see their init die, and give each tree its grace, with a client or without.
+    marks.iter().for_each(|mark| gone(mark));
 }
 
 #[test]
