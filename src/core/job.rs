@@ -264,11 +264,12 @@ impl Job {
     fn finish(&mut self, orders: &mut Vec<JobAction>) {
         let cause = self.cause.clone().unwrap_or(Cause::Exited);
         self.state = State::Ended;
-        orders.push(JobAction::Finish { exit: self.exit, cause: cause.clone() });
+        // The client first: it need not wait for the record.
         if !self.reported {
             self.reported = true;
-            orders.push(JobAction::Report { exit: self.exit, cause, left: Vec::new() });
+            orders.push(JobAction::Report { exit: self.exit, cause: cause.clone(), left: Vec::new() });
         }
+        orders.push(JobAction::Finish { exit: self.exit, cause });
     }
 }
 

@@ -384,7 +384,11 @@ impl<'a> Keeper<'a> {
                     report(signals::send_group(group, signal), job, signal, leader);
                 }
             }
-            JobAction::Report { exit, cause, left } => self.answer(&Reply::Ended { job, exit, cause, left }),
+            JobAction::Report { exit, cause, left } => {
+                // What it said comes before that it has ended.
+                self.finish_outputs();
+                self.answer(&Reply::Ended { job, exit, cause, left });
+            }
             JobAction::Finish { exit, cause } => self.finish(exit, cause),
         }
     }
@@ -401,11 +405,15 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
-        let (started, tick) = self.started;
+    fn finish_outputs(&mut self) {
         for output in &mut self.outputs {
             output.finish(self.start.grace);
         }
+    }
+
+    fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
+        self.finish_outputs();
+        let (started, tick) = self.started;
         let time = |time| humantime::format_rfc3339_micros(time).to_string();
         let record = Record {
             version: VERSION,

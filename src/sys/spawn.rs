@@ -118,9 +118,6 @@ impl Command<'_> {
                 if unsafe { libc::dup2(replacement.as_fd().as_raw_fd(), number) } < 0 {
                     return Err(io::Error::last_os_error());
                 }
-            } else if self.original.closed[number as usize] {
-                // SAFETY: as above; it was closed when we were started.
-                unsafe { libc::close(number) };
             }
         }
         if self.original.chld_ignored {

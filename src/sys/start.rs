@@ -11,8 +11,6 @@ pub struct Original {
     pub(super) mask: SigSet,
     /// SIGCHLD was ignored. It is the only disposition that lastout changes: there are no handlers.
     pub(super) chld_ignored: bool,
-    /// Which of standard input, output and error were closed.
-    pub(super) closed: [bool; 3],
 }
 
 /// Makes `$run` the program: `fn(Original) -> u8`. Instead of Rust's own start, because that ignores SIGPIPE
@@ -38,21 +36,21 @@ pub fn begin() -> Original {
     let mut mask = SigSet::empty();
     // Cannot fail: the arguments are valid.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask));
-    let closed = closed_standard_descriptors();
-    for _ in closed.iter().filter(|closed| **closed) {
+    fill_standard_descriptors();
+    Original { mask, chld_ignored: false }
+}
+
+/// Opens `/dev/null` in place of what is closed. It closes again on exec: main finds it as it was.
+fn fill_standard_descriptors() {
+    let mut fds = [0, 1, 2].map(|fd: RawFd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array is valid for its length and lives through the call.
+    unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
+    for _ in fds.iter().filter(|fd| fd.revents & libc::POLLNVAL != 0) {
         // The lowest free number is one of the closed ones.
         if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
             std::mem::forget(std::os::fd::OwnedFd::from(null));
         }
     }
-    Original { mask, chld_ignored: false, closed }
-}
-
-fn closed_standard_descriptors() -> [bool; 3] {
-    let mut fds = [0, 1, 2].map(|fd: RawFd| libc::pollfd { fd, events: 0, revents: 0 });
-    // SAFETY: the array is valid for its length and lives through the call.
-    unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
-    fds.map(|fd| fd.revents & libc::POLLNVAL != 0)
 }
 
 impl Original {
