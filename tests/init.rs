@@ -81,37 +81,56 @@ fn usage_errors_are_125_and_say_what_to_do() {
     }
 }
 
-/// Main prints what it was given; without lastout and with it must be the same.
+/// Says what it was given besides signals, by whatever standard descriptor is open.
+const REPORT: &str = r#"
+    my @said = (readlink('/proc/self/cwd'), ' ', umask, ' ', $ENV{GIVEN}, ' ');
+    opendir D, '/proc/self/fd';
+    push @said, join ' ', sort map { "$_=" . readlink "/proc/self/fd/$_" } grep { /^\d+$/ && $_ != fileno D } readdir D;
+    open O, '>', $ENV{OUT}; print O @said;
+"#;
+
 #[test]
 fn main_gets_exactly_what_lastout_was_given() {
-    let script = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status; pwd; ls /proc/self/fd | wc -l; ulimit -n; umask; env | grep ^GIVEN";
     let scratch = scratch();
-    let run = |through: bool, closed: &str| {
-        let inner = if through {
-            format!("{LASTOUT} --control {}/c -- sh -c \"$S\"", scratch.path().display())
-        } else {
-            "sh -c \"$S\"".into()
-        };
-        // Ignored and blocked signals, a directory and an odd descriptor, made by a language that can.
-        let perl = format!(
-            "use POSIX; $SIG{{HUP}}='IGNORE'; $SIG{{PIPE}}='IGNORE'; $SIG{{CHLD}}='IGNORE'; \
-             sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGUSR1, SIGUSR2)); \
-             $^F=100; open(my $f, '<', '/dev/null'); exec('sh', '-c', '{inner} {closed}');"
+    let out = scratch.path().join("out");
+    let control = scratch.path().join("c");
+    let report = |through: bool, closed: &str, report: &[&str]| {
+        // Ignored and blocked signals, a directory, a descriptor, and closed ones, made by a language that can.
+        let set_up = format!(
+            "use POSIX; $SIG{{$_}} = 'IGNORE' for qw(HUP PIPE CHLD USR2); \
+             sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGUSR1, SIGTERM, SIGCHLD)); umask 027; \
+             $^F = 100; open(my $f, '<', '/dev/zero'); POSIX::close($_) for ({closed}); exec @ARGV"
         );
         let mut command = Command::new("perl");
-        command
-            .args(["-e", &perl])
-            .env("S", script)
-            .env("GIVEN", "x")
-            .env_remove("LASTOUT_CONTROL")
-            .current_dir("/usr");
-        command.stdin(Stdio::null()).output().unwrap()
+        command.args(["-e", &set_up]);
+        if through {
+            command.args([LASTOUT, "--control", control.to_str().unwrap(), "--"]);
+        }
+        command.args(report).env("GIVEN", "x").env("OUT", &out).env_remove("LASTOUT_CONTROL");
+        let output = command.current_dir("/usr").stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{closed} {through}: {}", both(&output));
+        fs::read_to_string(&out).unwrap()
     };
-    for closed in ["", "<&-", "<&- 2>&-"] {
-        let (plain, through) = (run(false, closed), run(true, closed));
-        assert_eq!(both(&through), both(&plain), "{closed}");
-        assert!(both(&plain).contains("/usr"), "{}", both(&plain));
+    for closed in ["", "0", "1", "2", "0, 2", "0, 1, 2"] {
+        // Pipes have numbers of their own.
+        let plain = |said: String| {
+            said.split(' ').map(|word| word.split(":[").next().unwrap_or(word).to_string()).collect::<Vec<_>>()
+        };
+        let expected = plain(report(false, closed, &["perl", "-e", REPORT]));
+        assert!(expected[..3] == ["/usr", "23", "x"] && expected.contains(&"3=/dev/zero".into()), "{expected:?}");
+        assert_eq!(plain(report(true, closed, &["perl", "-e", REPORT])), expected, "{closed}");
     }
+    // Perl and shells change their signals at their start; cp does not.
+    let signals = |said: String| {
+        said.lines()
+            .filter(|line| line.starts_with("Sig") && !line.starts_with("SigQ"))
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let cp = ["cp", "/proc/self/status", out.to_str().unwrap()];
+    let expected = signals(report(false, "", &cp));
+    assert!(expected.iter().any(|line| line.starts_with("SigIgn:") && line.ends_with("11801")), "{expected:?}");
+    assert_eq!(signals(report(true, "", &cp)), expected);
 }
 
 #[test]
