@@ -91,6 +91,33 @@ fn leftovers_jobs_and_the_engines_processes_save_their_work() {
 }
 
 #[test]
+fn what_mains_group_saves_with_a_helper_of_its_own_is_saved() {
+    // Main and its background child get the signal together; main ends first, and the child saves its work by
+    // means of another process, which must not be asked while it works for one that was.
+    for role in [As::Subreaper, As::Pid1] {
+        if role == As::Pid1 && !has("root") {
+            continue;
+        }
+        let scratch = scratch();
+        let file = |name: &str| scratch.path().join(name);
+        let child = format!(
+            "trap 'trap : TERM; sh -c \"sleep 0.4; echo saved > {}\"; exit' TERM; echo up > {}; while :; do sleep 0.02; done",
+            file("saved").display(),
+            file("up").display()
+        );
+        let main = "trap 'sleep 0.1; exit 5' TERM; sh -c \"$CHILD\" & while :; do sleep 0.02; done";
+        let control = file("c");
+        let args = ["--control", control.to_str().unwrap(), "--", "sh", "-c", main];
+        let mut command = if role == As::Pid1 { lastout_as_pid1(&args) } else { lastout(&args) };
+        let mut init = command.env("CHILD", &child).spawn().unwrap();
+        wait_for_file(&file("up"));
+        assert!(lastout(&["shutdown", "--control", control.to_str().unwrap()]).status().unwrap().success());
+        assert_eq!(status(wait(&mut init)), 5);
+        assert!(file("saved").exists(), "{role:?}");
+    }
+}
+
+#[test]
 fn as_pid_1_what_is_deaf_is_killed_and_a_bounded_fork_bomb_ends() {
     if !has("root") {
         return;

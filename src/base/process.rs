@@ -9,6 +9,8 @@ pub struct Process {
     pub id: ProcId,
     /// Its parent; `None` where the parent is outside the PID namespace (`docker exec`), shown as 0.
     pub parent: Option<Pid>,
+    /// Its process group; 0 if that is outside the PID namespace.
+    pub group: i32,
     /// The state's letter.
     pub state: char,
     /// Threads in its group.

@@ -1,15 +1,18 @@
 //! Ending a set of processes: ask, wait, force.
 //!
-//! Everything that the first look finds gets SIGTERM, and SIGCONT if it is stopped. What appears later is
-//! asked only once its parent has ended, that is when it has become our own child: a process that one of
-//! them starts in order to save its work must not be shot down by the second look. When the grace is over,
-//! everything gets SIGKILL, look after look, until nobody is left; that nobody is left is a fact from
-//! outside (no child left to wait for), not a conclusion of this module.
+//! Whatever a look finds gets SIGTERM, once, and SIGCONT if it is stopped; but what has a living ancestor
+//! that was asked before is left alone: it may be what that one starts in order to save its work (a `cp`, a
+//! `sync`), and must not be shot down. When its ancestors have ended it is an orphan like any other, and is
+//! asked. When the grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody
+//! is left is a fact from outside (no child left to wait for), not a conclusion of this module.
 //!
 //! It promises: nothing is killed before it was asked, or had its grace; nothing is asked twice; there is
 //! a deadline as long as somebody is left.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::base::{Pid, ProcId, Process, Signal, Tick};
 
@@ -34,7 +37,6 @@ pub struct Ending {
     me: Pid,
     kill_at: Tick,
     told: BTreeMap<ProcId, Said>,
-    first: bool,
     last_look: Option<Tick>,
     next_look: Option<Tick>,
     pause: Duration,
@@ -47,11 +49,21 @@ impl Ending {
             me,
             kill_at: now + grace,
             told: BTreeMap::new(),
-            first: true,
             last_look: None,
             next_look: Some(now),
             pause: KILL_PAUSE.0,
         }
+    }
+
+    /// Counts these as asked: somebody has sent them SIGTERM already.
+    pub fn having_asked(mut self, asked: impl IntoIterator<Item = ProcId>) -> Ending {
+        self.told.extend(asked.into_iter().map(|id| (id, Said::Term)));
+        self
+    }
+
+    /// Forces no earlier than this: whoever is found now is to have some time, too.
+    pub fn not_before(&mut self, kill_at: Tick) {
+        self.kill_at = self.kill_at.max(kill_at);
     }
 
     /// Forces earlier than it was going to. Never later.
@@ -91,6 +103,7 @@ impl Ending {
         let mut signals = Vec::new();
         let forcing = now >= self.kill_at;
         let mut news = false;
+        let spared = self.below_the_asked(seen);
         for process in seen.iter().filter(|p| p.id.pid != self.me && !p.is_dead()) {
             let said = self.told.get(&process.id).copied();
             let pid = process.id.pid;
@@ -98,7 +111,7 @@ impl Ending {
                 signals.push((pid, Signal::KILL));
                 self.told.insert(process.id, Said::Kill);
                 news = true;
-            } else if !forcing && said.is_none() && (self.first || process.parent == Some(self.me)) {
+            } else if !forcing && said.is_none() && !spared.contains(&pid) {
                 signals.push((pid, Signal::TERM));
                 if process.is_stopped() {
                     signals.push((pid, Signal::CONT));
@@ -106,7 +119,6 @@ impl Ending {
                 self.told.insert(process.id, Said::Term);
             }
         }
-        self.first = false;
         self.last_look = Some(now);
         self.next_look = match (forcing, news) {
             (false, _) => None,
@@ -120,6 +132,22 @@ impl Ending {
     }
 }
 
+impl Ending {
+    /// The processes that have a living ancestor which was asked in an earlier look.
+    fn below_the_asked(&self, seen: &[Process]) -> BTreeSet<Pid> {
+        let known: BTreeMap<Pid, &Process> = seen.iter().map(|process| (process.id.pid, process)).collect();
+        let was_asked = |process: &Process| !process.is_dead() && self.told.contains_key(&process.id);
+        let is_below = |process: &&Process| {
+            let parent =
+                |of: &Process| of.parent.filter(|parent| *parent != self.me).and_then(|parent| known.get(&parent));
+            let ancestors = std::iter::successors(parent(process), |ancestor| parent(ancestor));
+            // A tree is not deeper than it has members; the bound is against a torn picture.
+            ancestors.take(seen.len()).any(|ancestor| was_asked(ancestor))
+        };
+        seen.iter().filter(is_below).map(|process| process.id.pid).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +156,7 @@ mod tests {
 
     fn process(pid: i32, parent: i32, state: char) -> Process {
         let id = ProcId { pid: Pid::new(pid).unwrap(), start: 1 };
-        Process { id, parent: Pid::new(parent), state, threads: 1, comm: "x".into() }
+        Process { id, parent: Pid::new(parent), group: 0, state, threads: 1, comm: "x".into() }
     }
 
     fn at(ms: u64) -> Tick {
@@ -171,6 +199,17 @@ mod tests {
         assert_eq!(said(ending.looked(at(50), &[process(2, 1, 'S'), process(3, 2, 'S')])), []);
         ending.child_ended(at(200));
         assert_eq!(said(ending.looked(at(200), &[process(3, 1, 'S')])), [(3, "TERM")]);
+    }
+
+    #[test]
+    fn who_was_asked_by_others_is_not_asked_again_nor_what_it_starts() {
+        let id = process(2, 1, 'S').id;
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7)).having_asked([id]);
+        let seen = [process(2, 1, 'S'), process(3, 2, 'S'), process(4, 3, 'S'), process(5, 1, 'S'), process(6, 0, 'S')];
+        assert_eq!(said(ending.looked(at(0), &seen)), [(5, "TERM"), (6, "TERM")]);
+        // Its leader ended: they are orphans now.
+        let seen = [process(3, 1, 'S'), process(4, 3, 'S')];
+        assert_eq!(said(ending.looked(at(60), &seen)), [(3, "TERM"), (4, "TERM")]);
     }
 
     #[test]

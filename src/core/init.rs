@@ -14,7 +14,7 @@ use super::{
     shutdown::Budget, table::Table,
 };
 use crate::{
-    base::{ExecFailure, Exit, GRACE, Pgid, Pid, Process, RequestId, Signal, Tick},
+    base::{ExecFailure, Exit, GRACE, Pgid, Pid, ProcId, Process, RequestId, Signal, Tick},
     proto::{BadLine, JobInfo},
 };
 
@@ -88,6 +88,9 @@ pub struct Init {
     table: Table,
     budget: Budget,
     engine: Engine,
+    /// Main's process group, once SIGTERM was forwarded to it; and who was in it then.
+    asked_group: Option<Pgid>,
+    asked: BTreeSet<ProcId>,
     sweep: Option<Ending>,
     looking: bool,
     /// Whether anybody is left: unknown until asked, and again after every end.
@@ -115,6 +118,8 @@ impl Init {
             table: Table::starting_after(config.last_job),
             budget: Budget::new(config.grace.unwrap_or(GRACE)),
             engine: Engine::Unknown,
+            asked_group: None,
+            asked: BTreeSet::new(),
             sweep: None,
             looking: false,
             alone: None,
@@ -170,7 +175,7 @@ impl Init {
             }
             Engine::Known { .. } | Engine::Unknown | Engine::Looking => None,
         };
-        let sweeping = self.phase == Phase::Sweeping && !self.looking;
+        let sweeping = matches!(self.phase, Phase::Stopping | Phase::Sweeping) && !self.looking;
         let sweep = self.sweep.as_ref().filter(|_| sweeping).map(Ending::deadline);
         let main = self.main_kill_at.filter(|_| self.main_pid().is_some());
         let sync = self.syncing.filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
@@ -277,6 +282,9 @@ impl Init {
         orders.push(Action::Log(Level::Debug, format!("{signal} from {sender}: {relay:?}")));
         if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, group) {
             orders.push(Action::SignalGroup(group, signal));
+        }
+        if relay == Relay::ForwardAndStop {
+            self.asked_group = group;
         }
         if matches!(relay, Relay::ForwardAndStop | Relay::Stop) {
             self.stop(now, &format!("{signal} from {sender}"), orders);

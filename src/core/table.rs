@@ -112,6 +112,11 @@ impl Table {
         self.jobs.iter().filter(|(_, job)| active(job)).map(|(id, _)| *id).collect()
     }
 
+    /// Every keeper that lives.
+    pub(super) fn keepers(&self) -> impl Iterator<Item = Pid> {
+        self.jobs.values().filter_map(|job| job.keeper)
+    }
+
     /// Takes the next job out of the queue, if fewer than `max` are active.
     pub(super) fn start_next(&mut self, now: Tick, max: Option<usize>) -> Option<(JobId, Source, Option<Name>)> {
         if max.is_some_and(|max| self.active().len() >= max) {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A client that does not read its list for so long does not get it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a helper is for, and its answer as far as it has come.
 #[derive(Debug)]

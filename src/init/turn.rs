@@ -263,7 +263,12 @@ impl<'a> Turn<'a> {
 
     fn ended(&mut self, pid: Pid, exit: Exit) {
         if let Some(helper) = self.helpers.remove(&pid) {
-            self.facts.push_back(helper.finish());
+            let mut fact = helper.finish();
+            if let Event::Looked(Some(seen)) = &mut fact {
+                // A list that is being written is nobody's leftover.
+                seen.retain(|process| !self.helpers.contains_key(&process.id.pid));
+            }
+            self.facts.push_back(fact);
             return;
         }
         // What it said before its end comes first.

@@ -93,6 +93,7 @@ fn seen(stat: &Stat) -> Option<Process> {
     Some(Process {
         id: ProcId { pid: Pid::new(stat.pid)?, start: stat.starttime },
         parent: Pid::new(stat.ppid),
+        group: stat.pgrp,
         state: stat.state,
         threads: stat.num_threads,
         comm: stat.comm.clone(),

@@ -121,6 +121,7 @@ impl Init {
                     orders.push(Action::Answer { to, reply: Reply::Done, last: false });
                 }
                 if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
+                    self.asked_group = Some(group);
                     orders.push(Action::SignalGroup(group, Signal::TERM));
                 }
                 self.stop(now, "asked through the control FIFO", orders);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, mem, time::Duration};
 use super::{Engine, Init, Main, Role, Syncing};
 use crate::{
     base::{Pid, Process, Signal, Tick},
-    core::{Action, Ending, Level, Phase, STUCK_AFTER, STUCK_EVERY},
+    core::{Action, Ending, Level, Phase, STUCK_AFTER, STUCK_EVERY, shutdown::SWEEP_AT_LEAST},
     proto::{Cause, Order},
 };
 
@@ -34,24 +34,30 @@ impl Init {
                 }
                 Phase::Stopping if self.gave_up => self.enter(Phase::Census, orders),
                 Phase::Stopping => {
-                    let asked = matches!(self.main, Main::None | Main::Ended(_)) && self.table.active().is_empty();
-                    if !asked {
-                        self.look_for_engine(orders);
-                        return;
-                    }
-                    match self.alone {
-                        None => return self.check_alone(orders),
-                        Some(true) => self.enter(Phase::Census, orders),
-                        Some(false) => {
-                            self.look_for_engine(orders);
-                            match &self.engine {
-                                Engine::Unknown | Engine::Looking => return,
-                                Engine::Known { alive, .. } if !alive.is_empty() => return,
-                                Engine::Known { .. } => {}
+                    let main_ended = matches!(self.main, Main::None | Main::Ended(_));
+                    if main_ended && self.table.active().is_empty() {
+                        match self.alone {
+                            None => return self.check_alone(orders),
+                            Some(true) => {
+                                self.enter(Phase::Census, orders);
+                                continue;
                             }
-                            let time = self.budget.for_sweeping(now);
-                            self.sweep = Some(Ending::begin(now, self.config.me, time));
-                            self.enter(Phase::Sweeping, orders);
+                            Some(false) => {}
+                        }
+                    }
+                    self.look_beside_us(orders);
+                    match &self.engine {
+                        Engine::Unknown | Engine::Looking => return,
+                        Engine::Known { alive, .. } => {
+                            if main_ended && alive.is_empty() && self.table.active().is_empty() {
+                                self.begin_sweeping(now, orders);
+                            } else {
+                                // Main's orphans were left to main; now they need not wait for the others.
+                                if main_ended {
+                                    self.sweep(now, orders);
+                                }
+                                return;
+                            }
                         }
                     }
                 }
@@ -59,14 +65,7 @@ impl Init {
                     None => return self.check_alone(orders),
                     Some(true) => self.enter(Phase::Census, orders),
                     Some(false) if self.gave_up => self.enter(Phase::Census, orders),
-                    Some(false) => {
-                        let due = self.sweep.as_ref().is_some_and(|sweep| sweep.wants_look(now));
-                        if due && !self.looking {
-                            self.looking = true;
-                            orders.push(Action::Look { kill: self.kills_all(now) });
-                        }
-                        return;
-                    }
+                    Some(false) => return self.sweep(now, orders),
                 },
                 Phase::Census => {
                     for process in self.last_seen.iter().filter(|p| self.gave_up && !p.is_dead()) {
@@ -98,21 +97,64 @@ impl Init {
         }
     }
 
-    /// As PID 1, finds what the engine started beside us: its parent is outside.
-    pub(super) fn look_for_engine(&mut self, orders: &mut Vec<Action>) {
+    /// Finds whom a stop concerns besides jobs: as PID 1 what the engine started beside us, whose parent is
+    /// outside; and who is in main's group and so was sent the stop signal with main.
+    fn look_beside_us(&mut self, orders: &mut Vec<Action>) {
         if self.engine != Engine::Unknown {
             return;
         }
-        match self.config.role {
-            Role::Subreaper => {
-                self.engine = Engine::Known { alive: BTreeSet::new(), kill_at: Tick(0), killed: true };
-            }
-            Role::Pid1 => {
-                self.engine = Engine::Looking;
-                self.looking = true;
-                orders.push(Action::Look { kill: false });
-            }
+        if self.config.role == Role::Pid1 || self.asked_group.is_some() {
+            self.engine = Engine::Looking;
+            self.looking = true;
+            orders.push(Action::Look { kill: false });
+        } else {
+            self.engine = Engine::Known { alive: BTreeSet::new(), kill_at: Tick(0), killed: true };
         }
+    }
+
+    fn begin_sweeping(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        let time = self.budget.for_sweeping(now);
+        // What jobs and the engine's processes left is found only now, and is to have its time, too.
+        self.ending(now).not_before(now + time.min(SWEEP_AT_LEAST));
+        self.enter(Phase::Sweeping, orders);
+    }
+
+    /// What ends everything that is nobody's.
+    fn ending(&mut self, now: Tick) -> &mut Ending {
+        let time = self.budget.for_sweeping(now);
+        let begin = || Ending::begin(now, self.config.me, time).having_asked(mem::take(&mut self.asked));
+        self.sweep.get_or_insert_with(begin)
+    }
+
+    /// Has somebody look around, if it is time to.
+    fn sweep(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        let due = self.ending(now).wants_look(now);
+        if due && !self.looking {
+            self.looking = true;
+            orders.push(Action::Look { kill: self.kills_all(now) });
+        }
+    }
+
+    /// What is nobody's: while jobs and the engine's processes are ending, they and all below them are not.
+    fn nobodys(&self, seen: Vec<Process>) -> Vec<Process> {
+        if self.phase != Phase::Stopping {
+            return seen;
+        }
+        let mut owned: BTreeSet<Pid> = self.table.keepers().collect();
+        if let Engine::Known { alive, .. } = &self.engine {
+            owned.extend(alive);
+        }
+        // Parents may come after their children: go round until nothing is added.
+        loop {
+            let inner =
+                |p: &&Process| p.parent.is_some_and(|parent| owned.contains(&parent)) && !owned.contains(&p.id.pid);
+            let more: Vec<Pid> = seen.iter().filter(inner).map(|p| p.id.pid).collect();
+            if more.is_empty() {
+                break;
+            }
+            owned.extend(more);
+        }
+        seen.into_iter().filter(|p| !owned.contains(&p.id.pid)).collect()
     }
 
     pub(super) fn check_alone(&mut self, orders: &mut Vec<Action>) {
@@ -135,7 +177,10 @@ impl Init {
     /// The grace of Sweeping is over: as PID 1 one system call ends even what forks all the time.
     pub(super) fn kills_all(&mut self, now: Tick) -> bool {
         let forced = self.sweep.as_ref().and_then(|sweep| sweep.forced_for(now)).is_some();
-        forced && self.config.role == Role::Pid1 && !mem::replace(&mut self.killed_all, true)
+        forced
+            && self.phase == Phase::Sweeping
+            && self.config.role == Role::Pid1
+            && !mem::replace(&mut self.killed_all, true)
     }
 
     pub(super) fn looked(&mut self, now: Tick, seen: Option<Vec<Process>>, orders: &mut Vec<Action>) {
@@ -146,23 +191,28 @@ impl Init {
         };
         let from_engine = |p: &&Process| p.parent.is_none() && p.id.pid != self.config.me && !p.is_dead();
         if self.engine == Engine::Looking {
-            let alive: BTreeSet<Pid> = seen.iter().filter(from_engine).map(|p| p.id.pid).collect();
+            let in_group = |p: &&Process| self.asked_group.is_some_and(|group| p.group == group.get()) && !p.is_dead();
+            self.asked = seen.iter().filter(in_group).map(|p| p.id).collect();
+            // Not PID 1, nobody's parent is outside.
+            let pid1 = self.config.role == Role::Pid1;
+            let alive: BTreeSet<Pid> = seen.iter().filter(from_engine).filter(|_| pid1).map(|p| p.id.pid).collect();
             for pid in &alive {
                 orders.extend([Action::Watch(*pid), Action::Signal(*pid, Signal::TERM)]);
             }
-            let stopped = seen.iter().filter(from_engine).filter(|p| p.is_stopped());
+            let stopped = seen.iter().filter(|p| alive.contains(&p.id.pid) && p.is_stopped());
             orders.extend(stopped.map(|p| Action::Signal(p.id.pid, Signal::CONT)));
             self.engine = Engine::Known { alive, kill_at: now + self.budget.left(now), killed: false };
             self.alone = None;
             return;
         }
-        if self.config.role == Role::Pid1 {
+        if self.config.role == Role::Pid1 && self.phase == Phase::Sweeping {
             orders.extend(seen.iter().filter(from_engine).map(|p| Action::Watch(p.id.pid)));
             // What is dead and not our child is its parent's to reap, outside.
             if seen.iter().all(|p| p.is_dead() || p.id.pid == self.config.me) {
                 self.alone = Some(true);
             }
         }
+        let seen = self.nobodys(seen);
         if let Some(sweep) = &mut self.sweep {
             orders.extend(sweep.looked(now, &seen).into_iter().map(|(pid, signal)| Action::Signal(pid, signal)));
             if let Some(forced) = sweep.forced_for(now).filter(|forced| *forced >= STUCK_AFTER) {
@@ -183,7 +233,8 @@ impl Init {
     }
 
     pub(super) fn name_stuck(&mut self, now: Tick, seen: &[Process], forced: Duration, orders: &mut Vec<Action>) {
-        if self.config.role == Role::Subreaper && forced >= self.config.stuck_timeout {
+        let only_these = self.phase == Phase::Sweeping;
+        if only_these && self.config.role == Role::Subreaper && forced >= self.config.stuck_timeout {
             self.gave_up = true;
         }
         if self.stuck_said.is_some_and(|said| now.since(said) < STUCK_EVERY) {

@@ -95,7 +95,7 @@ impl Bench {
 
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
-    Process { id, parent: Pid::new(parent), state: 'S', threads: 1, comm: "x".into() }
+    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into() }
 }
 
 fn leave(code: u8) -> [Action; 2] {
@@ -164,14 +164,50 @@ fn a_stop_asks_main_jobs_and_the_engines_processes_at_once() {
     ])));
     assert_eq!(bench.take(), [Action::Watch(pid(30)), Action::Signal(pid(30), Signal::TERM)]);
     // Whatever the order of their ends, it goes on when all three have ended, and not before.
-    bench.reap(MAIN, Exit::Code(7));
     bench.step(Event::WatchedEnded(pid(30)));
     assert_eq!((bench.take(), bench.init.phase()), (vec![], Phase::Stopping));
+    bench.reap(MAIN, Exit::Code(7));
+    assert_eq!((bench.take(), bench.init.phase()), (vec![Action::Look { kill: false }], Phase::Stopping));
+    bench.step(Event::Looked(Some(vec![process(1, 0), process(20, 1), process(21, 20)])));
+    assert_eq!(bench.take(), [], "a job's tree is its keeper's to end");
     bench.end_job(job, 20);
     assert_eq!(bench.take(), [Action::CheckAlone]);
     bench.step(Event::Alone(true));
     bench.step(Event::Synced(Vec::new()));
     assert_eq!(bench.take()[1..], leave(7));
+}
+
+#[test]
+fn mains_orphans_do_not_wait_for_jobs_and_its_group_is_not_asked_twice() {
+    for role in [Role::Pid1, Role::Subreaper] {
+        let mut bench = Bench::new(config(role, true));
+        let me = bench.init.config.me.get();
+        let job = bench.job(1, 20);
+        bench.term();
+        let group = |mut process: Process| {
+            process.group = MAIN;
+            process
+        };
+        let seen = vec![group(process(MAIN, me)), group(process(40, MAIN)), process(50, MAIN), process(20, me)];
+        bench.step(Event::Looked(Some(seen)));
+        bench.take();
+        bench.reap(MAIN, Exit::Code(0));
+        assert_eq!(bench.take(), [Action::Look { kill: false }]);
+        // 40 got the signal with main; 41 is what it saves its work with; 50 got none; 21 is the job's.
+        let seen =
+            vec![group(process(40, me)), group(process(41, 40)), process(50, me), process(20, me), process(21, 20)];
+        bench.step(Event::Looked(Some(seen)));
+        assert_eq!(bench.take(), [Action::Signal(pid(50), Signal::TERM)]);
+        bench.end_job(job, 20);
+        bench.take();
+        // What the job's keeper may have left is found now, and has a second at least.
+        bench.now = 6900;
+        bench.step(Event::Alone(false));
+        assert_eq!((bench.take(), bench.init.phase()), (vec![Action::Look { kill: false }], Phase::Sweeping));
+        bench.step(Event::Looked(Some(vec![process(60, me)])));
+        assert_eq!(bench.take(), [Action::Signal(pid(60), Signal::TERM)]);
+        assert_eq!(bench.init.deadline(), Some(at(7900)));
+    }
 }
 
 #[test]

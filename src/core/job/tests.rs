@@ -15,7 +15,7 @@ fn at(ms: u64) -> Tick {
 
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
-    Process { id, parent: Pid::new(parent), state: 'S', threads: 1, comm: "x".into() }
+    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into() }
 }
 
 fn config() -> JobConfig {
