@@ -242,6 +242,24 @@ fn ps_shows_what_runs_and_what_waits() {
 }
 
 #[test]
+fn input_that_ends_before_the_job_starts_is_not_lost() {
+    let init = Init::start(As::Subreaper, &["--max-jobs", "1"]);
+    init.must(&["exec", "-d", "--name", "first", "--", "sleep", "1000"]);
+    let mut second =
+        init.client(&["exec", "-i", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    second.stdin.take().unwrap().write_all(b"early\n").unwrap();
+    until("the queue", || init.must(&["ps"]).contains("queued").then_some(()));
+    // The client has seen its input's end when it waits for something else.
+    let wchan = format!("/proc/{}/wchan", second.id());
+    until("the client's rest", || fs::read_to_string(&wchan).is_ok_and(|at| at.contains("poll")).then_some(()));
+    init.must(&["stop", "first"]);
+    let mut said = String::new();
+    second.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "early\n");
+    assert!(second.wait().unwrap().success());
+}
+
+#[test]
 fn signals_reach_a_job_by_kill_and_through_its_client() {
     let init = Init::start(As::Subreaper, &[]);
     let script = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done";
