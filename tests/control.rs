@@ -56,8 +56,9 @@ fn without_a_usable_default_it_goes_on_and_says_so() {
     if !has("root") {
         return;
     }
-    let script = format!("mount -t tmpfs -o ro x /run; mount -t tmpfs -o ro x /tmp; exec {LASTOUT} -- sh -c 'exit 4'");
-    // Of the binary a copy that the mounts do not hide.
+    let script = format!(
+        "for d in /run /tmp; do mount --bind $d $d && mount -o remount,bind,ro $d; done; exec {LASTOUT} -- sh -c 'exit 4'"
+    );
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script]).env_remove("LASTOUT_CONTROL").env_remove("XDG_RUNTIME_DIR");
     let output = command.output().unwrap();

@@ -55,8 +55,18 @@ pub fn exec(exec: &Exec, original: &Original) -> Outcome {
     session.write_file(files::REQUEST, &request.to_json())?;
     connection.send(&Line::Exec(session.id, exec.name.clone()))?;
     let stdin = stdin.map(stdin_pump).transpose()?;
-    Client { session, signals, stdin, outputs, detach: request.detach, job: None, started: false, passed_on: None }
-        .run()
+    Client {
+        session,
+        signals,
+        stdin,
+        outputs,
+        detach: request.detach,
+        job: None,
+        started: false,
+        last_signal: None,
+        pending: Vec::new(),
+    }
+    .run()
 }
 
 fn stdin_pump(fifo: File) -> anyhow::Result<Pump> {
@@ -72,7 +82,9 @@ struct Client<'a> {
     detach: bool,
     job: Option<JobId>,
     started: bool,
-    passed_on: Option<Signal>,
+    last_signal: Option<Signal>,
+    /// Signals for a job that has not started.
+    pending: Vec<Signal>,
 }
 
 impl Client<'_> {
@@ -171,18 +183,25 @@ impl Client<'_> {
         }
     }
 
-    /// A signal goes to the job; the same signal again, and the client goes: then the job's tree ends too.
+    /// A signal goes to the job, as soon as it has started; the same signal again, and the client goes: then
+    /// the job's tree ends too. A job in the queue is taken out of it.
     fn take_signals(&mut self) -> anyhow::Result<Option<u8>> {
         while let Some(arrived) = self.signals.next() {
             let signal = arrived.signal;
-            let leave = Some(128 + signal.get() as u8);
-            let Some(job) = self.job.filter(|_| self.passed_on != Some(signal)) else { return Ok(leave) };
-            if !self.started {
+            let again = self.last_signal.replace(signal) == Some(signal);
+            let queued = self.job.filter(|_| !self.started);
+            if let Some(job) = queued {
                 self.session.connection.send(&Line::Stop(None, JobRef::Id(job), None))?;
-                return Ok(leave);
             }
-            self.passed_on = Some(signal);
-            self.session.connection.send(&Line::Kill(None, signal, JobRef::Id(job)))?;
+            if again || queued.is_some() {
+                return Ok(Some(128 + signal.get() as u8));
+            }
+            self.pending.push(signal);
+        }
+        if let Some(job) = self.job {
+            for signal in self.pending.drain(..) {
+                self.session.connection.send(&Line::Kill(None, signal, JobRef::Id(job)))?;
+            }
         }
         Ok(None)
     }
