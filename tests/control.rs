@@ -158,6 +158,25 @@ fn what_a_dead_init_left_does_not_stop_the_next() {
 }
 
 #[test]
+fn what_is_not_its_own_stays_in_the_control_directory() {
+    let scratch = scratch();
+    let control = scratch.path().join("control");
+    fs::create_dir_all(control.join("requests/mine")).unwrap();
+    fs::create_dir_all(control.join("requests/00000000000000000000000000000001")).unwrap();
+    fs::set_permissions(&control, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(control.join("requests/mine/thesis"), "mine").unwrap();
+    fs::write(control.join("control"), "precious").unwrap();
+    let output = lastout(&["--control", control.to_str().unwrap(), "--", "true"]).output().unwrap();
+    assert!(output.status.success() && both(&output).contains("control.saved"), "{}", both(&output));
+    assert_eq!(fs::read_to_string(control.join("requests/mine/thesis")).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(control.join("control.saved")).unwrap(), "precious");
+    assert!(!control.join("requests/00000000000000000000000000000001").exists());
+    fs::remove_dir_all(control.join("jobs")).unwrap();
+    fs::write(control.join("jobs"), "").unwrap();
+    refused(&control, "jobs in it: not a directory");
+}
+
+#[test]
 fn root_drives_another_users_init() {
     if !has("root") {
         return;

@@ -145,6 +145,32 @@ fn output_reaches_a_file_that_is_appended_to_and_one_that_is_not() {
     }
 }
 
+/// A pipe that is full, and that nobody reads.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; 65_536]).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_full_pipe_holds_up_only_who_has_something_to_say() {
+    let init = Init::start(As::Subreaper, &[]);
+    let (_reader, writer) = full_pipe();
+    for (stdout, stderr) in [(true, false), (false, true)] {
+        let mut client = init.client(&["exec", "--", "true"]);
+        client.stdout(if stdout { writer.try_clone().unwrap().into() } else { Stdio::null() });
+        client.stderr(if stderr { writer.try_clone().unwrap().into() } else { Stdio::null() });
+        assert_eq!(status(wait(&mut client.spawn().unwrap())), 0);
+    }
+    // With something to say it waits for its reader, until it is told to go.
+    let mut client =
+        init.client(&["exec", "--", "echo", "something"]).stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+    until("the job's end", || init.must(&["ps", "-a"]).contains("echo something").then_some(()));
+    assert!(client.try_wait().unwrap().is_none());
+    run("kill", &[&client.id().to_string()]);
+    wait(&mut client);
+}
+
 #[test]
 fn two_hundred_at_once_are_not_mixed() {
     let init = Init::start(As::Subreaper, &[]);
@@ -257,6 +283,39 @@ fn input_that_ends_before_the_job_starts_is_not_lost() {
     second.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(said, "early\n");
     assert!(second.wait().unwrap().success());
+}
+
+#[test]
+fn a_detached_job_that_is_queued_does_not_keep_its_client() {
+    let init = Init::start(As::Subreaper, &["--max-jobs", "1"]);
+    init.must(&["exec", "-d", "--name", "first", "--", "sleep", "1000"]);
+    assert_eq!(init.must(&["exec", "-d", "--name", "second", "--", "echo", "later"]), "j3\n");
+    assert!(init.must(&["ps"]).contains("echo later"));
+    init.must(&["stop", "first"]);
+    assert_eq!(init.ask(&["wait", "second"]).status.code(), Some(0));
+    assert_eq!(init.must(&["logs", "second"]), "later\n");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_not_a_panic() {
+    let init = Init::start(As::Subreaper, &[]);
+    for args in [&["ps", "-a"][..], &["ps", "--json"], &["exec", "-d", "--", "true"], &["exec", "--", "echo", "x"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = init.client(args).stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{args:?}");
+        let said = both(&output);
+        assert!(said.contains("cannot write") && !said.contains("os error") && !said.contains("panicked"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_table_has_one_line_a_job_and_nothing_that_a_terminal_obeys() {
+    let init = Init::start(As::Subreaper, &[]);
+    init.must(&["exec", "--", "printf", "", "a\nb\u{1b}[2Jc"]);
+    let table = init.must(&["ps", "-a"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(!table.contains('\u{1b}'), "{table}");
+    assert_eq!(init.ask(&["exec", "--", ""]).status.code(), Some(127));
 }
 
 #[test]

@@ -214,6 +214,26 @@ fn nothing_that_is_not_its_own_is_touched() {
 }
 
 #[test]
+fn without_proc_it_says_that_it_cannot_inspect() {
+    if !has("root") {
+        return;
+    }
+    let scratch = scratch();
+    let inner = format!(
+        "mount --make-rprivate /; umount -l /proc; exec {LASTOUT} --grace 100ms --stuck-timeout 1s --control {}/c -- \
+         sh -c 'setsid sleep 30 > /dev/null 2>&1 & exit 4'",
+        scratch.path().display()
+    );
+    // In a PID namespace of its own, so that what it must leave ends with the test; not as its PID 1.
+    let script = "sh -c \"$INNER\"; echo code $?";
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount", "sh", "-c", script]).env("INNER", inner).env_remove("LASTOUT_CONTROL");
+    let said = both(&command.output().unwrap());
+    assert!(said.contains("no usable /proc") && said.contains("cannot be inspected"), "{said}");
+    assert!(said.contains("code 125"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_ended_is_named_and_a_subreaper_gives_up() {
     if !has("root") {
         return;

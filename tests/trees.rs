@@ -147,6 +147,19 @@ fn a_killed_keeper_takes_nothing_down_and_leaves_nothing() {
 }
 
 #[test]
+fn a_keeper_that_is_stopped_goes_on() {
+    let init = Init::start(As::Subreaper, &["--grace", "200ms"]);
+    let mark = mark("stopped");
+    let script = format!("kill -STOP $PPID; exec perl -e 'sleep 1000 # {mark}'");
+    let output = init.ask(&["exec", "--timeout", "300ms", "--", "sh", "-c", &script]);
+    assert_eq!(output.status.code(), Some(124), "{}", both(&output));
+    init.must(&["exec", "-d", "--", "sh", "-c", &script]);
+    until("the job", || is_running(&mark).then_some(()));
+    init.must(&["shutdown"]);
+    assert!(!is_running(&mark));
+}
+
+#[test]
 fn what_asks_for_time_gets_it() {
     let init = Init::start(As::Subreaper, &[]);
     let file = init.scratch.path().join("saved");

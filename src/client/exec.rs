@@ -1,6 +1,6 @@
 //! `lastout exec`.
 
-use std::{fs::File, os::fd::AsFd, time::Duration};
+use std::{fs::File, io::Write, os::fd::AsFd, time::Duration};
 
 use anyhow::Context;
 
@@ -93,13 +93,16 @@ impl Client<'_> {
             self.wait(None)?;
             for reply in self.session.take()? {
                 match reply {
+                    Reply::Queued { job } if self.detach => {
+                        self.session.leave();
+                        return say(job);
+                    }
                     Reply::Queued { job } => self.job = Some(job),
                     Reply::Started { job, .. } => {
                         self.job = Some(job);
                         self.started = true;
                         if self.detach {
-                            println!("{job}");
-                            return Ok(0);
+                            return say(job);
                         }
                     }
                     Reply::Refused { reason } => {
@@ -160,21 +163,28 @@ impl Client<'_> {
         Ok(())
     }
 
-    /// The tree has ended, so nobody writes any more: passes on what is in the FIFOs.
+    /// The tree has ended, so nobody writes any more: passes on what is in the FIFOs. Waits for whoever reads
+    /// our output, unless somebody has sent us a signal: then we are wanted gone.
     fn drain(&mut self) -> anyhow::Result<()> {
         self.stdin = None;
         loop {
-            let fds: Vec<_> = self.outputs.iter().filter_map(Pump::interest).collect();
+            if self.signals.next().is_some() {
+                self.last_signal = Some(Signal::TERM);
+            }
+            let mut fds: Vec<_> = self.outputs.iter().filter_map(Pump::interest).collect();
             if fds.is_empty() {
                 return Ok(());
             }
+            let streams = fds.len();
+            fds.push((self.signals.fd().as_fd(), Interest::Read));
             // A target without room is waited for; a source without bytes is empty for good.
             let idle = self.outputs.iter().all(|pump| pump.has_ended() || pump.is_idle());
-            let ready = wait_any(&fds, idle.then_some(Duration::ZERO))?;
-            if idle && !ready.contains(&true) {
+            let patient = !idle && self.last_signal.is_none();
+            let ready = wait_any(&fds, (!patient).then_some(Duration::ZERO))?;
+            if !patient && !ready[..streams].contains(&true) {
                 return Ok(());
             }
-            let mut ready = ready.into_iter();
+            let mut ready = ready[..streams].iter().copied();
             for pump in &mut self.outputs {
                 if pump.interest().is_some() && ready.next() == Some(true) {
                     pump.turn().context("cannot write the job's output")?;
@@ -205,6 +215,12 @@ impl Client<'_> {
         }
         Ok(None)
     }
+}
+
+/// Tells the number of a job that goes on without us.
+fn say(job: JobId) -> Outcome {
+    writeln!(std::io::stdout(), "{job}").context("cannot write")?;
+    Ok(0)
 }
 
 /// The exit code of a job's end, and a line about it where it was not the command's own.

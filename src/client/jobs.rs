@@ -1,8 +1,8 @@
 //! `lastout ps`, `wait`, `kill`, `stop` and `shutdown`.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use comfy_table::{Table, presets};
 
 use super::{Outcome, Target, session::Connection};
@@ -28,7 +28,7 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
     let mut jobs = list(&Connection::open(target)?)?;
     jobs.retain(|job| all || job.state != JobState::Ended);
     if json {
-        println!("{}", serde_json::to_string(&jobs)?);
+        say(&serde_json::to_string(&jobs)?)?;
         return Ok(0);
     }
     let mut table = Table::new();
@@ -48,13 +48,17 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
             job.pid.map(|pid| pid.to_string()).unwrap_or_default(),
             humantime::format_duration(time).to_string(),
             exit,
-            job.command,
+            // One line a job, and nothing that a terminal would obey.
+            job.command
+                .chars()
+                .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() })
+                .collect(),
         ]);
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    println!("{}", table.trim_fmt());
+    say(&table.trim_fmt())?;
     Ok(0)
 }
 
@@ -64,7 +68,7 @@ pub fn wait(target: &Target, job: JobRef, json: bool) -> Outcome {
     match connection.ask(|id| Line::Wait(id, job))? {
         Reply::Ended { job, exit, cause, .. } => {
             if json {
-                println!("{}", serde_json::to_string(&record(&connection.dir, job)?)?);
+                say(&serde_json::to_string(&record(&connection.dir, job)?)?)?;
             } else if exit.is_none() {
                 eprintln!("lastout wait: {job}: {cause}");
             }
@@ -73,6 +77,10 @@ pub fn wait(target: &Target, job: JobRef, json: bool) -> Outcome {
         Reply::Refused { reason } => bail!(reason),
         other => bail!("an answer that does not fit: {other:?}"),
     }
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("cannot write")
 }
 
 fn record(control: &Dir, job: JobId) -> anyhow::Result<Record> {

@@ -32,9 +32,18 @@ pub type Outcome = anyhow::Result<u8>;
 /// For `main`: says the reason, if there is one.
 pub fn conclude(command: &str, outcome: Outcome) -> u8 {
     outcome.unwrap_or_else(|error| {
-        eprintln!("lastout {command}: {error:#}");
+        let reasons: Vec<String> = error.chain().map(reason).collect();
+        eprintln!("lastout {command}: {}", reasons.join(": "));
         FAILURE
     })
+}
+
+/// An error as it is written everywhere else: the system's in lowercase and without its number.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) if io.raw_os_error().is_some() => crate::sys::errno(io).to_string(),
+        Some(_) | None => error.to_string(),
+    }
 }
 
 /// 128 bits from the kernel.

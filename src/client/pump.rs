@@ -3,11 +3,12 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use crate::sys::{
     fd,
-    poll::Interest,
+    poll::{Interest, wait_any},
     splice::{Moved, move_some},
 };
 
@@ -67,7 +68,9 @@ impl Pump {
                     return Ok(());
                 }
                 Moved::Nothing => {
-                    self.blocked = !self.blocked;
+                    // A target without room says so even if there is nothing to move, or never will be.
+                    self.blocked = !fd::is_empty(&self.from);
+                    self.ended = !self.blocked && self.has_no_writer()?;
                     return Ok(());
                 }
                 Moved::End => {
@@ -96,6 +99,12 @@ impl Pump {
             self.pending.drain(..count);
         }
         Ok(())
+    }
+
+    /// For a FIFO as source: whether its end has come. Others say it by reading.
+    fn has_no_writer(&self) -> io::Result<bool> {
+        let hangup = wait_any(&[(self.from.as_fd(), Interest::Hangup)], Some(Duration::ZERO))?;
+        Ok(self.fifo_is_source && hangup == [true])
     }
 
     fn enlarge(&mut self, moved: usize) {

@@ -114,8 +114,17 @@ impl Connection {
         let dir = requests.dir(&id.to_string()).with_context(what)?;
         // Root may drive an init of another user's, which must be able to open what root makes.
         let owner = (owner != process::uid()).then_some((owner, group));
-        let mut session =
-            Session { connection: self, id, requests, dir, owner, reply: None, bytes: Vec::new(), gone: false };
+        let mut session = Session {
+            connection: self,
+            id,
+            requests,
+            dir,
+            owner,
+            reply: None,
+            bytes: Vec::new(),
+            gone: false,
+            left: false,
+        };
         session.reply = Some(session.make_fifo(files::REPLY, Access::Read)?);
         if let Some((uid, gid)) = owner {
             session.dir.give_self(uid, gid).with_context(what)?;
@@ -153,6 +162,7 @@ pub(super) struct Session<'a> {
     reply: Option<File>,
     bytes: Vec<u8>,
     gone: bool,
+    left: bool,
 }
 
 impl Session<'_> {
@@ -172,6 +182,11 @@ impl Session<'_> {
 
     fn give(&self, name: &str) -> io::Result<()> {
         self.owner.map_or(Ok(()), |(uid, gid)| self.dir.give(name, uid, gid))
+    }
+
+    /// The request is somebody else's from here on: its directory stays.
+    pub(super) fn leave(&mut self) {
+        self.left = true;
     }
 
     /// What to wait on for [`Session::take`].
@@ -230,6 +245,9 @@ impl Session<'_> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         // Usually its keeper has removed it long ago.
         if self.requests.remove_dir(&self.id.to_string()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return;

@@ -56,6 +56,8 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+    /// A signal has stopped a child.
+    Stopped(Pid),
     /// A helper ended that gave no answer of its own (it answered a client, or ended strays).
     HelperEnded,
     /// A keeper was forked, or could not be.

@@ -1,11 +1,11 @@
-//! Keeps a repeated complaint from becoming a flood: a few in full, then a count.
+//! Keeps a repeated complaint from becoming a flood: the first in full, then a count.
 
 use std::time::Duration;
 
 use crate::base::Tick;
 
-/// Complaints told in full before the counting begins.
-const IN_FULL: u32 = 5;
+/// Complaints of a kind told in full before the counting begins.
+const IN_FULL: u32 = 2;
 /// How long complaints are counted before the count is told.
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -30,11 +30,12 @@ impl Flood {
 
     /// How many were not told, once their window is over.
     pub(super) fn tick(&mut self, now: Tick) -> Option<u64> {
-        if self.window_ends.is_none_or(|end| now < end) {
-            return None;
-        }
-        let counted = self.counted;
-        *self = Flood::default();
+        if self.window_ends.is_none_or(|end| now < end) { None } else { self.finish() }
+    }
+
+    /// How many were not told.
+    pub(super) fn finish(&mut self) -> Option<u64> {
+        let counted = std::mem::take(self).counted;
         (counted > 0).then_some(counted)
     }
 
@@ -49,13 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_five_lines_and_one_count() {
+    fn a_flood_is_two_lines_and_one_count() {
         let mut flood = Flood::default();
         let told = (0..100_000).filter(|_| flood.tell(Tick(1))).count();
-        assert_eq!(told, 5);
+        assert_eq!(told, 2);
         assert_eq!(flood.tick(Tick(1)), None);
         let end = flood.deadline().unwrap();
-        assert_eq!(flood.tick(end), Some(99_995));
+        assert_eq!(flood.tick(end), Some(99_998));
         assert_eq!(flood.deadline(), None);
         assert!(flood.tell(end));
     }

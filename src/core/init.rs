@@ -103,7 +103,8 @@ pub struct Init {
     /// Not PID 1, and a job's tree is stuck: when to leave without it.
     give_up_at: Option<Tick>,
     gave_up: bool,
-    bad_lines: Flood,
+    /// One for each kind of [`BadLine`].
+    bad_lines: [Flood; 4],
     half_line_at: Option<Tick>,
 }
 
@@ -130,7 +131,7 @@ impl Init {
             last_seen: Vec::new(),
             give_up_at: None,
             gave_up: false,
-            bad_lines: Flood::default(),
+            bad_lines: Default::default(),
             half_line_at: None,
             config,
         }
@@ -177,12 +178,10 @@ impl Init {
         };
         let sweeping = matches!(self.phase, Phase::Stopping | Phase::Sweeping) && !self.looking;
         let sweep = self.sweep.as_ref().filter(|_| sweeping).map(Ending::deadline);
+        let bad_lines = self.bad_lines.iter().filter_map(Flood::deadline).min();
         let main = self.main_kill_at.filter(|_| self.main_pid().is_some());
         let sync = self.syncing.filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
-        [engine, sweep, main, sync, self.give_up_at, self.half_line_at, self.bad_lines.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [engine, sweep, main, sync, self.give_up_at, self.half_line_at, bad_lines].into_iter().flatten().min()
     }
 
     /// Takes one fact and adds the orders that follow.
@@ -205,6 +204,13 @@ impl Init {
                 self.main_failure = Some(failure);
             }
             Event::Reaped { pid, exit } => self.reaped(now, pid, exit, orders),
+            Event::Stopped(pid) => {
+                // A keeper that stands still keeps no time: neither its job's timeout nor a shutdown's.
+                if let Some(job) = self.table.of_keeper(pid) {
+                    orders.push(Action::Log(Level::Warn, format!("{job}: somebody stopped its keeper: SIGCONT")));
+                    orders.push(Action::Signal(pid, Signal::CONT));
+                }
+            }
             Event::HelperEnded => self.somebody_ended(now),
             Event::KeeperForked { job, keeper } => self.keeper_forked(now, job, keeper, orders),
             Event::Notice { job, notice } => self.notice(now, job, notice, orders),
@@ -271,8 +277,8 @@ impl Init {
             self.half_line_at = None;
             orders.push(Action::DropHalfLine);
         }
-        if let Some(counted) = self.bad_lines.tick(now) {
-            orders.push(Action::Log(Level::Warn, format!("control: {counted} more lines like these were passed over")));
+        for flood in &mut self.bad_lines {
+            orders.extend(flood.tick(now).map(passed_over));
         }
     }
 
@@ -317,10 +323,20 @@ impl Init {
     }
 
     fn bad_line(&mut self, now: Tick, bad: &BadLine, orders: &mut Vec<Action>) {
-        if self.bad_lines.tell(now) {
+        let kind = match bad {
+            BadLine::TooLong => 0,
+            BadLine::NotUtf8 => 1,
+            BadLine::Unfinished => 2,
+            BadLine::NotUnderstood(_) => 3,
+        };
+        if self.bad_lines[kind].tell(now) {
             orders.push(Action::Log(Level::Warn, format!("control: a line was passed over: {bad}")));
         }
     }
+}
+
+fn passed_over(counted: u64) -> Action {
+    Action::Log(Level::Warn, format!("control: {counted} more lines like these were passed over"))
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) waiters: Vec<RequestId>,
     /// What to run, until a keeper has it.
     pub(super) source: Option<Source>,
+    /// It came as a `run` line: it has no client.
+    pub(super) by_hand: bool,
     text: String,
     since: Tick,
 }
@@ -66,6 +68,7 @@ impl Table {
             Source::Words(words) => shell_words::join(words),
         };
         let mut job = Job {
+            by_hand: matches!(source, Source::Words(_)),
             name,
             state: JobState::Queued,
             keeper: None,

@@ -22,7 +22,7 @@ pub(super) fn run(signals: &Signals, main: Option<Pid>, code: u8) -> u8 {
         loop {
             match reap() {
                 Reaped::Child(pid, exit) if pid == main_pid => return exit.status(),
-                Reaped::Child(..) => {}
+                Reaped::Child(..) | Reaped::Stopped(_) => {}
                 Reaped::NoneYet => break,
                 Reaped::NoChild => return code,
             }
@@ -40,7 +40,7 @@ pub(super) fn run(signals: &Signals, main: Option<Pid>, code: u8) -> u8 {
 
 fn wait_for_stop(signals: &Signals, code: u8) -> u8 {
     loop {
-        while let Reaped::Child(..) = reap() {}
+        while let Reaped::Child(..) | Reaped::Stopped(_) = reap() {}
         wait(signals);
         while let Some(arrived) = signals.next() {
             if matches!(arrived.signal, Signal::TERM | Signal::INT) {

@@ -97,13 +97,12 @@ impl Control {
         check(&dir)?;
         let Some(lock) = dir.lock()? else { return Err(Unusable::Taken) };
         // What a dead init left: its FIFO has no reader any more, its requests no keeper.
-        remove_if_there(dir.remove(files::CONTROL))?;
-        remove_if_there(dir.remove_tree(files::REQUESTS))?;
-        dir.make_dir(files::REQUESTS)?;
-        dir.make_dir(files::JOBS)?;
+        make_way_for_fifo(&dir)?;
+        let requests = make_directory(&dir, files::REQUESTS)?;
+        remove_requests(&requests);
+        make_directory(&dir, files::JOBS)?;
         dir.make_fifo(files::CONTROL)?;
         let fifo = dir.open_fifo(files::CONTROL, Access::Both, None)?;
-        let requests = dir.dir(files::REQUESTS)?;
         Ok(Control { path, dir, fifo, lock, requests, made })
     }
 
@@ -139,7 +138,8 @@ impl Control {
     /// Removes what this init made. Records and kept output stay if the directory was somebody's before.
     pub(super) fn release(&self) {
         self.hide();
-        let _ = self.dir.remove_tree(files::REQUESTS);
+        remove_requests(&self.requests);
+        let _ = self.dir.remove_dir(files::REQUESTS);
         if self.made {
             let _ = self.dir.remove_tree(files::JOBS);
             let _ = std::fs::remove_dir(&self.path);
@@ -180,9 +180,33 @@ fn is_on_root(dir: &Dir) -> bool {
     root.is_ok_and(|root| dir.device().is_ok_and(|device| device == root))
 }
 
-fn remove_if_there(result: io::Result<()>) -> Result<(), Unusable> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
+/// A directory of ours in the control directory, which may be there already.
+fn make_directory(dir: &Dir, name: &str) -> Result<Dir, Unusable> {
+    dir.make_dir(name)?;
+    dir.dir(name).or_else(|error| because(format!("{name} in it: {}", crate::sys::errno(&error))))
+}
+
+/// What a dead init or client left: its keeper is dead, too. Whatever else somebody has put there stays.
+fn remove_requests(requests: &Dir) {
+    let names = requests.names().unwrap_or_default();
+    for name in names.iter().filter(|name| name.parse::<RequestId>().is_ok()) {
+        let _ = requests.remove_tree(name);
+    }
+}
+
+/// A dead init's FIFO goes. A plain file, which a shell's `>` makes where the FIFO is not there yet, is
+/// somebody's: it is kept under another name.
+fn make_way_for_fifo(dir: &Dir) -> Result<(), Unusable> {
+    match dir.open_fifo(files::CONTROL, Access::Read, None) {
+        Ok(_) => Ok(dir.remove(files::CONTROL)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => {
+            let saved = format!("{}.saved", files::CONTROL);
+            dir.rename(files::CONTROL, &saved)?;
+            log::warn!(
+                "control was no FIFO (a shell's > before lastout was there?): it is {saved} now, and was not run"
+            );
+            Ok(())
+        }
     }
 }

@@ -255,8 +255,12 @@ impl<'a> Turn<'a> {
 
     /// Any number of ends may stand behind one SIGCHLD.
     fn reap(&mut self) {
-        while let Reaped::Child(pid, exit) = reap() {
-            self.ended(pid, exit);
+        loop {
+            match reap() {
+                Reaped::Child(pid, exit) => self.ended(pid, exit),
+                Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
+                Reaped::NoneYet | Reaped::NoChild => return,
+            }
             self.until_quiet();
         }
     }

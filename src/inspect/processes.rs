@@ -7,7 +7,9 @@ use crate::base::{Pid, ProcId, Process};
 /// Every process that this `/proc` shows; `None` if there is no usable `/proc`.
 pub fn everything() -> Option<Vec<Process>> {
     let entries = all_processes().ok()?;
-    Some(entries.flatten().filter_map(|entry| seen(&entry.stat().ok()?)).collect())
+    let found: Vec<Process> = entries.flatten().filter_map(|entry| seen(&entry.stat().ok()?)).collect();
+    // We are always there: an empty picture is none, but a directory where /proc is not mounted.
+    (!found.is_empty()).then_some(found)
 }
 
 /// Every process below `root`, whatever group or session it is in. One look: what moves meanwhile may be

@@ -353,6 +353,7 @@ impl<'a> Keeper<'a> {
         loop {
             match reap() {
                 Reaped::Child(pid, exit) => self.facts.push_back(JobEvent::Reaped(pid, exit)),
+                Reaped::Stopped(_) => {}
                 Reaped::NoneYet => return,
                 Reaped::NoChild => {
                     self.facts.push_back(JobEvent::Alone);

@@ -46,6 +46,14 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// Whether there is nothing to read now (`FIONREAD`), for a pipe.
+pub fn is_empty(fd: impl AsFd) -> bool {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `count` is valid for writing.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::FIONREAD, &mut count) };
+    result == 0 && count == 0
+}
+
 /// Enlarges a pipe's buffer as far as an ordinary user may; smaller is no error.
 pub fn enlarge_pipe(fd: impl AsFd) {
     let _ = fcntl(fd.as_fd(), FcntlArg::F_SETPIPE_SZ(1 << 20));

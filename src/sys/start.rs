@@ -62,9 +62,9 @@ impl Original {
         self.chld_ignored |= old.is_ok_and(|old| matches!(old.handler(), SigHandler::SigIgn));
     }
 
-    /// What a job gets instead of main: SIGCHLD as it should be.
+    /// What a job gets instead of main: no signal blocked, SIGCHLD as it should be.
     pub fn for_jobs(&self) -> Original {
-        Original { chld_ignored: false, ..*self }
+        Original { mask: SigSet::empty(), chld_ignored: false }
     }
 
     /// Gives this process its own signal mask back.

@@ -33,22 +33,25 @@ pub struct Usage {
 pub enum Reaped {
     /// This child has ended.
     Child(Pid, Exit),
+    /// A signal has stopped this child.
+    Stopped(Pid),
     /// Children are there, and none has ended.
     NoneYet,
     /// There is no child: nothing is left below us.
     NoChild,
 }
 
-/// Reaps one child that has ended. Never blocks. Called until it answers otherwise than `Child`, because
+/// Reaps one child that has ended. Never blocks. Called until it answers `NoneYet` or `NoChild`, because
 /// any number of ends may stand behind one SIGCHLD.
 pub fn reap() -> Reaped {
     loop {
         let mut status = 0;
         // SAFETY: `status` is valid for writing.
-        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WALL) };
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::WUNTRACED | libc::__WALL) };
         return match Pid::new(pid) {
             Some(pid) => match exit(status) {
                 Some(exit) => Reaped::Child(pid, exit),
+                None if libc::WIFSTOPPED(status) => Reaped::Stopped(pid),
                 None => continue,
             },
             None if pid == 0 => Reaped::NoneYet,

@@ -72,7 +72,11 @@ impl Init {
             }
             Notice::Ended { exit, cause } => {
                 let status = exit.map_or("never ran".into(), |exit| exit.to_string());
-                orders.push(Action::Log(Level::Info, format!("{id}: {status}, {cause}")));
+                // Somebody has to be told, and a job by hand has no client.
+                let refused =
+                    matches!(cause, Cause::Refused { .. }) || job.by_hand && matches!(cause, Cause::ExecFailed(_));
+                let level = if refused { Level::Warn } else { Level::Info };
+                orders.push(Action::Log(level, format!("{id}: {status}, {cause}")));
                 job.enter(now, JobState::Ending);
                 job.outcome = Some((exit, cause));
             }

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, mem, time::Duration};
 
-use super::{Engine, Init, Main, Role, Syncing};
+use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
     base::{Pid, Process, Signal, Tick},
-    core::{Action, Ending, Level, Phase, STUCK_AFTER, STUCK_EVERY, shutdown::SWEEP_AT_LEAST},
+    core::{Action, Ending, Level, Phase, STUCK_AFTER, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
     proto::{Cause, Order},
 };
 
@@ -16,7 +16,10 @@ impl Init {
         self.phase = phase;
         match phase {
             Phase::Syncing => orders.push(Action::Sync),
-            Phase::Releasing => orders.push(Action::Release),
+            Phase::Releasing => {
+                orders.extend(self.bad_lines.iter_mut().filter_map(Flood::finish).map(passed_over));
+                orders.push(Action::Release);
+            }
             Phase::Gone => orders.push(Action::Exit(self.exit_code())),
             Phase::Running | Phase::Stopping | Phase::Sweeping | Phase::Census => {}
         }
@@ -68,6 +71,10 @@ impl Init {
                     Some(false) => return self.sweep(now, orders),
                 },
                 Phase::Census => {
+                    if self.gave_up && self.last_seen.is_empty() {
+                        let text = "left behind: something that cannot be inspected";
+                        orders.push(Action::Log(Level::Error, text.into()));
+                    }
                     for process in self.last_seen.iter().filter(|p| self.gave_up && !p.is_dead()) {
                         orders.push(Action::Log(Level::Error, format!("left behind: {}", describe(process))));
                     }
@@ -185,10 +192,7 @@ impl Init {
 
     pub(super) fn looked(&mut self, now: Tick, seen: Option<Vec<Process>>, orders: &mut Vec<Action>) {
         self.looking = false;
-        let Some(seen) = seen else {
-            orders.push(Action::Log(Level::Warn, "cannot inspect processes: no usable /proc".into()));
-            return self.looked_in_vain(now);
-        };
+        let Some(seen) = seen else { return self.looked_in_vain(now, orders) };
         let from_engine = |p: &&Process| p.parent.is_none() && p.id.pid != self.config.me && !p.is_dead();
         if self.engine == Engine::Looking {
             let in_group = |p: &&Process| self.asked_group.is_some_and(|group| p.group == group.get()) && !p.is_dead();
@@ -223,12 +227,19 @@ impl Init {
     }
 
     /// Without `/proc` nobody can be asked one by one; the deadline and SIGKILL to all remain.
-    pub(super) fn looked_in_vain(&mut self, now: Tick) {
+    fn looked_in_vain(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        if self.stuck_said.is_none_or(|said| now.since(said) >= STUCK_EVERY) {
+            self.stuck_said = Some(now);
+            let text = "cannot inspect processes, nor ask them one by one: no usable /proc";
+            orders.push(Action::Log(Level::Warn, text.into()));
+        }
         if self.engine == Engine::Looking {
             self.engine = Engine::Known { alive: BTreeSet::new(), kill_at: now, killed: true };
         }
         if let Some(sweep) = &mut self.sweep {
             sweep.looked(now, &[]);
+            let patient = sweep.forced_for(now).is_none_or(|forced| forced < self.config.stuck_timeout);
+            self.gave_up |= self.config.role == Role::Subreaper && self.phase == Phase::Sweeping && !patient;
         }
     }
 

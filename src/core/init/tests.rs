@@ -400,6 +400,16 @@ fn a_keeper_that_was_killed_takes_its_tree_along_and_nothing_else() {
 }
 
 #[test]
+fn a_keeper_that_was_stopped_goes_on_and_nobody_else_does() {
+    let mut bench = Bench::new(config(Role::Pid1, true));
+    bench.job(1, 20);
+    bench.step(Event::Stopped(pid(20)));
+    assert_eq!(bench.take(), [Action::Signal(pid(20), Signal::CONT)]);
+    bench.step(Event::Stopped(pid(MAIN)));
+    assert_eq!(bench.take(), []);
+}
+
+#[test]
 fn a_keeper_that_dies_before_it_speaks_is_answered_for() {
     let mut bench = Bench::new(config(Role::Pid1, false));
     bench.step(Event::Line(Line::Exec(RequestId(1), None)));
@@ -446,9 +456,22 @@ fn garbage_costs_a_few_lines_and_a_half_line_is_dropped() {
     for _ in 0..100_000 {
         bench.step(Event::BadLine(BadLine::NotUtf8));
     }
-    assert_eq!(bench.orders.len(), 5);
+    assert_eq!(bench.orders.len(), 2);
+    bench.step(Event::BadLine(BadLine::TooLong));
+    assert_eq!(bench.orders.len(), 3, "another kind is told");
     bench.next_deadline();
-    assert_eq!(bench.orders.len(), 6);
+    assert_eq!(bench.orders.len(), 4);
+    // What is counted and not told yet is told at the end.
+    for _ in 0..5 {
+        bench.step(Event::BadLine(BadLine::NotUtf8));
+    }
+    bench.orders.clear();
+    bench.term();
+    bench.step(Event::Alone(true));
+    bench.step(Event::Synced(Vec::new()));
+    let told = bench.orders.iter().any(|order| matches!(order, Action::Log(_, text) if text.contains("3 more lines")));
+    assert!(told, "{:?}", bench.orders);
+    let mut bench = Bench::new(config(Role::Pid1, false));
     assert_eq!(bench.init.deadline(), None);
     bench.step(Event::HalfLine(true));
     bench.next_deadline();

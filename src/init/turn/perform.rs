@@ -99,6 +99,7 @@ impl Turn<'_> {
         loop {
             match reap() {
                 Reaped::Child(pid, exit) => self.ended(pid, exit),
+                Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
                 Reaped::NoneYet => return false,
                 Reaped::NoChild => return true,
             }
