@@ -34,8 +34,8 @@ use crate::{
     },
 };
 
-/// Read from the control FIFO in one turn: its whole buffer.
-const FIFO_BUFFER: usize = 64 * 1024;
+/// Read from the control FIFO in one turn: a page. What is left wakes the next turn, and others have theirs before.
+const FIFO_BUFFER: usize = 4096;
 
 /// A keeper, while it lives.
 #[derive(Debug)]
@@ -319,7 +319,7 @@ impl<'a> Turn<'a> {
 
     fn take_lines(&mut self) {
         let Some(control) = &self.control else { return };
-        let mut buffer = vec![0; FIFO_BUFFER];
+        let mut buffer = [0; FIFO_BUFFER];
         let Ok(Some(count)) = fd::read(&control.fifo, &mut buffer) else { return };
         let facts = &mut self.facts;
         self.lines.feed(&buffer[..count], |line| {
