@@ -304,7 +304,10 @@ fn output_that_cannot_be_written_is_an_error_not_a_panic() {
         let output = init.client(args).stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(125), "{args:?}");
         let said = both(&output);
-        assert!(said.contains("cannot write") && !said.contains("os error") && !said.contains("panicked"), "{args:?}: {said}");
+        assert!(
+            said.contains("cannot write") && !said.contains("os error") && !said.contains("panicked"),
+            "{args:?}: {said}"
+        );
     }
 }
 
