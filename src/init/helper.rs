@@ -120,7 +120,7 @@ pub(super) fn sync(original: &Original, volumes: Vec<inspect::Volume>) -> io::Re
     Ok((pid, Helper::Sync { answer, bytes: Vec::new() }))
 }
 
-/// Writes a list of jobs to a client. `describe` fills in what only a request's file knows.
+/// Writes the list of jobs, made in the helper, to a client.
 pub(super) fn list(
     original: &Original,
     reply: &File,
