@@ -236,7 +236,8 @@ fn logs_follow_until_the_end_and_across_the_cap() {
     assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "first");
     fs::write(&go, "go\n").unwrap();
     let rest: Vec<String> = got.iter().collect();
-    assert_eq!(rest.last().map(String::as_str), Some("last"));
+    // A follower that is slower than the job misses what is no longer kept, never the end.
+    assert!(rest.last().is_some_and(|line| line.ends_with("last")));
     assert!(wait(&mut follower).success());
     // 2.7 MB were written; what is kept is bounded, and is the latest.
     let kept = init.must(&["logs", "j2"]);

@@ -264,12 +264,12 @@ impl Job {
     fn finish(&mut self, orders: &mut Vec<JobAction>) {
         let cause = self.cause.clone().unwrap_or(Cause::Exited);
         self.state = State::Ended;
-        // The client first: it need not wait for the record.
+        // The init first: what the client asks for next (the same name again) finds the job ended.
+        orders.push(JobAction::Finish { exit: self.exit, cause: cause.clone() });
         if !self.reported {
             self.reported = true;
-            orders.push(JobAction::Report { exit: self.exit, cause: cause.clone(), left: Vec::new() });
+            orders.push(JobAction::Report { exit: self.exit, cause, left: Vec::new() });
         }
-        orders.push(JobAction::Finish { exit: self.exit, cause });
     }
 }
 

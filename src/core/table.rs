@@ -101,7 +101,7 @@ impl Table {
     }
 
     pub(super) fn is_name_taken(&self, name: &Name) -> bool {
-        self.jobs.values().any(|job| job.state != JobState::Ended && job.name.as_ref() == Some(name))
+        self.jobs.values().any(|job| job.outcome.is_none() && job.name.as_ref() == Some(name))
     }
 
     pub(super) fn of_keeper(&self, keeper: Pid) -> Option<JobId> {
