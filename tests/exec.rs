@@ -231,13 +231,20 @@ fn logs_follow_until_the_end_and_across_the_cap() {
     run("mkfifo", &[go.to_str().unwrap()]);
     let script = format!("echo first; read line < {}; seq 400000; echo last", go.display());
     init.must(&["exec", "-d", "--", "sh", "-c", &script]);
-    let mut follower = init.client(&["logs", "-f", "j2"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut follower = init.client(&["logs", "-f", "j2"]);
+    let mut follower = follower.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let got = lines(follower.stdout.take().unwrap());
+    let said = lines(follower.stderr.take().unwrap());
     assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "first");
+    // One that is slower than the job misses what is no longer kept, and says so; never the end.
+    let pid = follower.id().to_string();
+    run("kill", &["-STOP", &pid]);
     fs::write(&go, "go\n").unwrap();
+    init.must(&["wait", "j2"]);
+    run("kill", &["-CONT", &pid]);
     let rest: Vec<String> = got.iter().collect();
-    // A follower that is slower than the job misses what is no longer kept, never the end.
-    assert!(rest.last().is_some_and(|line| line.ends_with("last")));
+    assert_eq!(&rest[rest.len() - 2..], ["400000", "last"]);
+    assert!(said.iter().any(|line| line.contains("is gone")));
     assert!(wait(&mut follower).success());
     // 2.7 MB were written; what is kept is bounded, and is the latest.
     let kept = init.must(&["logs", "j2"]);

@@ -85,23 +85,47 @@ fn copy_all(directory: &Dir, streams: &mut [Stream; 2]) -> io::Result<bool> {
 
 impl Stream {
     fn copy(&mut self, directory: &Dir, target: &mut dyn Write) -> io::Result<bool> {
-        let first = self.current.is_none();
-        if first && let Ok(mut previous) = directory.open_file(&format!("{}.1", self.name)) {
-            copy(&mut previous, target)?;
-        }
         if let Some(current) = &mut self.current {
             copy(current, target)?;
         }
         // It may have become the previous one meanwhile, and another the current one.
-        if let Ok(mut file) = directory.open_file(self.name) {
-            let inode = file.metadata()?.ino();
-            if first || inode != self.inode {
-                copy(&mut file, target)?;
-                self.current = Some(file);
-                self.inode = inode;
+        let Some((mut previous, (mut file, inode))) = self.both(directory)? else { return Ok(self.current.is_some()) };
+        if self.current.is_none() || inode != self.inode {
+            if let Some((previous, inode)) = &mut previous
+                && *inode != self.inode
+            {
+                if self.current.is_some() {
+                    eprintln!("lastout logs: some of {} came faster than it could be read, and is gone", self.name);
+                }
+                copy(previous, target)?;
+            }
+            copy(&mut file, target)?;
+            self.current = Some(file);
+            self.inode = inode;
+        }
+        Ok(true)
+    }
+
+    /// The previous file, if there is one, and the current one, as they were at one moment.
+    fn both(&self, directory: &Dir) -> io::Result<Option<(Option<Opened>, Opened)>> {
+        loop {
+            let Some((file, inode)) = open(directory, self.name)? else { return Ok(None) };
+            let previous = open(directory, &format!("{}.1", self.name))?;
+            if previous.as_ref().is_none_or(|(_, previous)| *previous != inode) {
+                return Ok(Some((previous, (file, inode))));
             }
         }
-        Ok(self.current.is_some())
+    }
+}
+
+/// A file and its inode, which is its name as long as we hold it open.
+type Opened = (File, u64);
+
+fn open(directory: &Dir, name: &str) -> io::Result<Option<Opened>> {
+    match directory.open_file(name) {
+        Ok(file) => file.metadata().map(|about| Some((file, about.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -382,6 +382,15 @@ fn a_name_belongs_to_one_living_job() {
     bench.take();
     bench.step(exec(3));
     assert!(matches!(&bench.take()[..], [Action::ForkKeeper { job: JobId(2), .. }]));
+    // It is free once the job has ended, though its keeper is still to be reaped: the client knows of the end.
+    bench.step(Event::KeeperForked { job: JobId(2), keeper: Ok(pid(30)) });
+    bench.step(Event::Notice {
+        job: JobId(2),
+        notice: Notice::Ended { exit: Some(Exit::Code(0)), cause: Cause::Exited },
+    });
+    bench.take();
+    bench.step(exec(4));
+    assert!(matches!(&bench.take()[..], [Action::ForkKeeper { job: JobId(3), .. }]));
 }
 
 #[test]
