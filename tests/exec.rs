@@ -273,7 +273,7 @@ fn ps_shows_what_runs_and_what_waits() {
     assert_eq!(said, format!("{mark}\n"));
     assert!(second.wait().unwrap().success());
     let all = init.must(&["ps", "-a"]);
-    assert!(all.contains("stopped by request"), "{all}");
+    assert!(all.contains("143 (stopped)"), "{all}");
 }
 
 #[test]

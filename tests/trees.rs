@@ -72,7 +72,7 @@ fn a_client_that_is_killed_ends_its_jobs_tree() {
         client.kill().unwrap();
         client.wait().unwrap();
         gone(&mark);
-        until("the record", || init.must(&["ps", "-a"]).contains("its client went away").then_some(()));
+        until("the record", || init.must(&["ps", "-a"]).contains("client gone").then_some(()));
     });
 }
 

@@ -69,6 +69,9 @@ pub struct ExecFailure {
     pub what: String,
     /// The system's reason.
     pub errno: Errno,
+    /// What is missing is not the command but the interpreter that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<String>,
 }
 
 impl ExecFailure {
@@ -83,7 +86,10 @@ impl ExecFailure {
 
 impl fmt::Display for ExecFailure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "cannot {}: {}", self.what, self.errno)
+        match &self.interpreter {
+            Some(path) => write!(f, "cannot {}: its interpreter {path}: {}", self.what, self.errno),
+            None => write!(f, "cannot {}: {}", self.what, self.errno),
+        }
     }
 }
 
@@ -102,10 +108,12 @@ mod tests {
     #[test]
     fn errors_are_lowercase_and_bare() {
         assert_eq!(Errno(2).to_string(), "no such file or directory");
-        let failure = ExecFailure { what: "execute nope".into(), errno: Errno::ENOENT };
+        let failure = ExecFailure { what: "execute nope".into(), errno: Errno::ENOENT, interpreter: None };
         assert_eq!(failure.to_string(), "cannot execute nope: no such file or directory");
         assert_eq!(failure.exit(), Exit::Code(127));
-        let failure = ExecFailure { what: "change to directory /nope".into(), errno: Errno::ENOENT };
+        let failure = ExecFailure { what: "change to directory /nope".into(), errno: Errno::ENOENT, interpreter: None };
         assert_eq!(failure.exit(), Exit::Code(126));
+        let failure = ExecFailure { interpreter: Some("/nope".into()), ..failure };
+        assert!(failure.to_string().ends_with(": its interpreter /nope: no such file or directory"));
     }
 }

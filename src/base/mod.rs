@@ -8,7 +8,7 @@ mod signal;
 mod tick;
 
 pub use exit::{Errno, ExecFailure, Exit};
-pub use name::{BadName, JobId, JobRef, Name, RequestId};
+pub use name::{BadName, JobId, JobRef, Name, RequestId, Subject};
 pub use pid::{Pgid, Pid, ProcId};
 pub use process::Process;
 pub use signal::Signal;

@@ -35,7 +35,7 @@ impl From<JobId> for String {
 }
 
 /// A name that somebody gave to a job: 1 to 63 of `A-Z a-z 0-9 _ . -`, the first a letter or digit, and
-/// not of the form of a [`JobId`].
+/// neither of the form of a [`JobId`] nor `main`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -54,7 +54,7 @@ impl FromStr for Name {
         let good = (1..=63).contains(&text.len())
             && text.bytes().all(inner)
             && text.as_bytes()[0].is_ascii_alphanumeric()
-            && text.parse::<JobId>().is_err();
+            && text.parse::<Subject>().is_err();
         if good { Ok(Name(text.into())) } else { Err(BadName(text.into())) }
     }
 }
@@ -75,6 +75,45 @@ impl From<Name> for String {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Whose end a record is about: main's, or a job's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Subject {
+    /// The command that the init was started with.
+    Main,
+    /// A job.
+    Job(JobId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Subject::Main => f.write_str("main"),
+            Subject::Job(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = BadName;
+    fn from_str(text: &str) -> Result<Subject, BadName> {
+        if text == "main" { Ok(Subject::Main) } else { text.parse().map(Subject::Job) }
+    }
+}
+
+impl TryFrom<String> for Subject {
+    type Error = BadName;
+    fn try_from(text: String) -> Result<Subject, BadName> {
+        text.parse()
+    }
+}
+
+impl From<Subject> for String {
+    fn from(subject: Subject) -> String {
+        subject.to_string()
     }
 }
 
@@ -131,7 +170,7 @@ impl fmt::Display for BadName {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(
             f,
-            "'{}' is not a name: use 1 to 63 of A-Z a-z 0-9 _ . - and begin with a letter or digit (j1, j2, ... are job numbers)",
+            "'{}' is not a name: use 1 to 63 of A-Z a-z 0-9 _ . - and begin with a letter or digit (j1, j2, ... are job numbers, main is main)",
             self.0.escape_default()
         )
     }
@@ -148,7 +187,7 @@ mod tests {
         for good in ["a", "wsclean", "A.b-c_9", "j", "job1", "0", &"x".repeat(63)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
-        for bad in ["", "j1", ".", "..", "-x", "a/b", "a b", "ä", "a\n", &"x".repeat(64)] {
+        for bad in ["", "j1", "main", ".", "..", "-x", "a/b", "a b", "ä", "a\n", &"x".repeat(64)] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
     }

@@ -15,6 +15,8 @@ const NAMES: [&str; 31] = [
 ];
 const ALIASES: [(&str, u8); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("UNUSED", 31)];
 
+const FAULTS: [&str; 10] = ["ILL", "TRAP", "ABRT", "BUS", "FPE", "SEGV", "PIPE", "XCPU", "XFSZ", "SYS"];
+
 /// glibc's SIGRTMIN; the two below it are glibc's own.
 const RTMIN: u8 = 34;
 const RTMAX: u8 = 64;
@@ -53,6 +55,12 @@ impl Signal {
     /// The number, for a system call.
     pub const fn get(self) -> i32 {
         self.0 as i32
+    }
+
+    /// The signals that the kernel, or `abort(3)`, gives a process for what it did itself: a bad instruction or
+    /// access, a used-up limit, a write into a pipe that nobody reads.
+    pub fn is_fault(self) -> bool {
+        matches!(NAMES.get(usize::from(self.0) - 1), Some(&name) if FAULTS.contains(&name))
     }
 
     /// Every signal that an init can pass on: all but those that cannot be caught, and SIGCHLD, which is

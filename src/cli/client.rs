@@ -63,6 +63,10 @@ struct ExecArguments {
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     grace: Option<Duration>,
 
+    /// Say on standard error, so often, that the command still runs, and what it uses
+    #[arg(long, value_name = "TIME", value_parser = values::heartbeat, conflicts_with = "detach")]
+    heartbeat: Option<Duration>,
+
     /// Let the command live on if this client goes; its output is kept as well
     #[arg(long)]
     keep: bool,
@@ -101,6 +105,7 @@ impl ExecArguments {
             keep: self.keep,
             timeout_ms: self.timeout.filter(|time| *time != Duration::MAX).map(values::milliseconds),
             grace_ms: self.grace.map(values::milliseconds),
+            heartbeat_ms: self.heartbeat.map(values::milliseconds),
             ..Request::new(command)
         };
         let target = Target { wait: self.wait, ..self.target.target() };
@@ -257,6 +262,28 @@ pub(super) const SHUTDOWN: Subcommand = Subcommand {
     run: |matches, _| {
         let arguments: ShutdownArguments = read(matches)?;
         client::shutdown(&arguments.target.target())
+    },
+};
+
+#[derive(Args, Debug)]
+struct EventsArguments {
+    /// Go on, with whatever happens from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+pub(super) const EVENTS: Subcommand = Subcommand {
+    name: "events",
+    about: "Tell what has happened: signals and their senders, starts, ends and their causes, what hangs",
+    arguments: EventsArguments::augment_args,
+    run: |matches, _| {
+        let arguments: EventsArguments = read(matches)?;
+        client::events(&arguments.target.target(), arguments.follow, arguments.json)
     },
 };
 

@@ -14,6 +14,12 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     duration(text).map(|time| if time.is_zero() { Duration::MAX } else { time })
 }
 
+/// The same, not so short that it would be all that happens.
+pub(super) fn heartbeat(text: &str) -> Result<Duration, String> {
+    let least = Duration::from_millis(100);
+    duration(text).and_then(|time| if time < least { Err("use 100ms or more".into()) } else { Ok(time) })
+}
+
 /// An exit code.
 pub(super) fn exit_code(text: &str) -> Result<u8, String> {
     text.parse().map_err(|_| "an exit code is a number from 0 to 255".into())

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     base::{JobId, JobRef, Name, Signal},
-    proto::{Cause, Line, Reply, Request, files},
+    proto::{Alive, Cause, Line, Reply, Request, files},
     sys::{
         dir::Access,
         fd,
@@ -113,7 +113,8 @@ impl Client<'_> {
                         self.drain()?;
                         return Ok(conclude(&reply));
                     }
-                    Reply::Done | Reply::Jobs(_) => {}
+                    Reply::Alive(alive) => self.say_alive(&alive),
+                    Reply::Done | Reply::Jobs(_) | Reply::Events(_) | Reply::Event(_) => {}
                 }
             }
             if self.session.gone() {
@@ -135,6 +136,11 @@ impl Client<'_> {
                 return Ok(code);
             }
         }
+    }
+
+    fn say_alive(&self, alive: &Alive) {
+        let last = self.outputs.iter().filter_map(Pump::last).max();
+        eprintln!("{}", heartbeat(self.job, alive, last.map(|last| last.elapsed())));
     }
 
     /// Waits for anything, and moves the streams.
@@ -201,7 +207,7 @@ impl Client<'_> {
             let again = self.last_signal.replace(signal) == Some(signal);
             let queued = self.job.filter(|_| !self.started);
             if let Some(job) = queued {
-                self.session.connection.send(&Line::Stop(None, JobRef::Id(job), None))?;
+                self.session.connection.send(&Line::Stop(None, JobRef::Id(job), None, super::who("exec")))?;
             }
             if again || queued.is_some() {
                 return Ok(Some(128 + signal.get() as u8));
@@ -210,11 +216,32 @@ impl Client<'_> {
         }
         if let Some(job) = self.job {
             for signal in self.pending.drain(..) {
-                self.session.connection.send(&Line::Kill(None, signal, JobRef::Id(job)))?;
+                self.session.connection.send(&Line::Kill(None, signal, JobRef::Id(job), super::who("exec")))?;
             }
         }
         Ok(None)
     }
+}
+
+/// The heartbeat's line.
+fn heartbeat(job: Option<JobId>, alive: &Alive, silent: Option<Duration>) -> String {
+    let job = job.map(|job| format!("{job}: ")).unwrap_or_default();
+    let seconds = |time: Duration| Duration::from_secs(time.as_secs());
+    let time = |time: Duration| humantime::format_duration(seconds(time)).to_string().replace(' ', "");
+    let cpus = |milli: u64| format!("{:.1}", milli as f64 / 1000.0);
+    let memory = match alive.rss_bytes {
+        bytes if bytes >= 1 << 30 => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        bytes => format!("{} MiB", bytes >> 20),
+    };
+    let output = silent.map_or("no output yet".into(), |silent| format!("last output {} ago", time(silent)));
+    format!(
+        "lastout exec: {job}still running: {}, cpu {} of {}, {memory}, {} process{}, {output}",
+        time(Duration::from_millis(alive.wall_ms)),
+        cpus(alive.cpu_milli),
+        cpus(alive.cpus_milli).trim_end_matches(".0"),
+        alive.processes,
+        if alive.processes == 1 { "" } else { "es" },
+    )
 }
 
 /// Tells the number of a job that goes on without us.

@@ -37,8 +37,8 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
         let time = Duration::from_secs(job.for_ms / 1000);
         let exit = match (&job.exit, &job.cause) {
             (Some(exit), Some(Cause::Exited) | None) => exit.status().to_string(),
-            (Some(exit), Some(cause)) => format!("{} ({cause})", exit.status()),
-            (None, Some(cause)) => cause.to_string(),
+            (Some(exit), Some(cause)) => format!("{} ({})", exit.status(), cause.word()),
+            (None, Some(cause)) => cause.word().into(),
             (None, None) => String::new(),
         };
         table.add_row([
@@ -93,19 +93,19 @@ fn record(control: &Dir, job: JobId) -> anyhow::Result<Record> {
 
 /// Sends a signal to a job's process group.
 pub fn kill(target: &Target, signal: Signal, job: JobRef) -> Outcome {
-    done(Connection::open(target)?.ask(|id| Line::Kill(Some(id), signal, job))?)
+    done(Connection::open(target)?.ask(|id| Line::Kill(Some(id), signal, job, super::who("kill")))?)
 }
 
 /// Ends a job's whole tree and waits for its end.
 pub fn stop(target: &Target, job: JobRef, grace: Option<Duration>) -> Outcome {
-    done(Connection::open(target)?.ask(|id| Line::Stop(Some(id), job, grace))?)
+    done(Connection::open(target)?.ask(|id| Line::Stop(Some(id), job, grace, super::who("stop")))?)
 }
 
 /// Ends everything, and waits until the init has gone.
 pub fn shutdown(target: &Target) -> Outcome {
     let connection = Connection::open(target)?;
     let mut session = connection.request()?;
-    connection.send(&Line::Shutdown(Some(session.id)))?;
+    connection.send(&Line::Shutdown(Some(session.id), super::who("shutdown")))?;
     // An init that goes at once may not find the time to answer.
     match session.next()? {
         Some(Reply::Refused { reason }) => bail!(reason),

@@ -1,5 +1,6 @@
 //! What talks to an init: one file for each command. A client may block; only its caller would notice.
 
+mod events;
 mod exec;
 mod jobs;
 mod logs;
@@ -8,11 +9,12 @@ mod session;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use events::events;
 pub use exec::{Exec, exec};
 pub use jobs::{kill, ps, shutdown, stop, wait};
 pub use logs::logs;
 
-use crate::base::RequestId;
+use crate::{base::RequestId, proto::Who, sys::process};
 
 /// The exit code of lastout's own failures.
 pub const FAILURE: u8 = 125;
@@ -44,6 +46,13 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         Some(io) if io.raw_os_error().is_some() => crate::sys::errno(io).to_string(),
         Some(_) | None => error.to_string(),
     }
+}
+
+/// Who we are, for the record of what we ask for: a FIFO does not tell its writer.
+fn who(command: &str) -> Option<Who> {
+    let caller = process::parent().and_then(process::name_of);
+    let caller = caller.map(|caller| format!(", called by {caller}")).unwrap_or_default();
+    Who::new(&format!("lastout {command} (pid {}, uid {}{caller})", process::me(), process::uid()))
 }
 
 /// 128 bits from the kernel.

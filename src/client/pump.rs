@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::sys::{
@@ -29,12 +29,24 @@ pub(super) struct Pump {
     blocked: bool,
     enlarged: bool,
     ended: bool,
+    /// When something came last.
+    last: Option<Instant>,
 }
 
 impl Pump {
     pub(super) fn new(from: OwnedFd, to: OwnedFd, fifo_is_source: bool) -> Pump {
         let pending = Vec::new();
-        Pump { from, to, fifo_is_source, pending, spliceable: true, blocked: false, enlarged: false, ended: false }
+        Pump {
+            from,
+            to,
+            fifo_is_source,
+            pending,
+            spliceable: true,
+            blocked: false,
+            enlarged: false,
+            ended: false,
+            last: None,
+        }
     }
 
     /// What to wait for; `None` when it has ended.
@@ -58,12 +70,18 @@ impl Pump {
         self.ended
     }
 
+    /// When something was moved last.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
     /// Moves what can be moved now. To be called when what it waits for is ready. An error is the target's.
     pub(super) fn turn(&mut self) -> io::Result<()> {
         if self.spliceable {
             match move_some(&self.from, &self.to)? {
                 Moved::Bytes(count) => {
                     self.blocked = false;
+                    self.last = Some(Instant::now());
                     self.enlarge(count);
                     return Ok(());
                 }
@@ -88,6 +106,7 @@ impl Pump {
                 Ok(Some(count)) => {
                     buffer.truncate(count);
                     self.pending = buffer;
+                    self.last = Some(Instant::now());
                     self.enlarge(count);
                 }
                 Ok(None) => {}

@@ -1,6 +1,6 @@
 use crate::{
     base::{JobId, Name, Pgid, Pid, RequestId, Signal},
-    proto::{Order, Reply},
+    proto::{Happening, Order, Reply},
 };
 
 /// How loud a log line is.
@@ -97,4 +97,10 @@ pub enum Action {
     Exit(u8),
     /// Say something.
     Log(Level, String),
+    /// Say what has happened, and keep it for `lastout events`.
+    Note(Level, Happening),
+    /// Have a helper write what has happened to the request's `reply`.
+    History(RequestId),
+    /// Hold the request's `reply`, and write to it whatever happens from now on.
+    Follow(RequestId),
 }

@@ -1,34 +1,15 @@
-use std::fmt;
-
 use crate::{
     base::{ExecFailure, Exit, JobId, Pid, Process, RequestId, Signal},
-    proto::{BadLine, Line, Notice},
+    proto::{BadLine, Line, Notice, OomKill, Sender, Usage},
 };
 
-/// Who sent a signal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sender {
-    /// The kernel itself: a terminal, a fault, a timer.
-    Kernel,
-    /// A process outside the PID namespace: the engine or somebody on the host.
-    Outside,
-    /// A process that we can see.
-    Process {
-        /// Its process id.
-        pid: Pid,
-        /// Its real user id.
-        uid: u32,
-    },
-}
-
-impl fmt::Display for Sender {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Sender::Kernel => f.write_str("the kernel"),
-            Sender::Outside => f.write_str("outside the namespace"),
-            Sender::Process { pid, uid } => write!(f, "pid {pid} (uid {uid})"),
-        }
-    }
+/// What is known of a process that has ended besides how.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Account {
+    /// What it used, with all that it had waited for.
+    pub usage: Usage,
+    /// The OOM killer has killed somebody here.
+    pub oom: Option<OomKill>,
 }
 
 /// What the init's loop saw.
@@ -55,6 +36,8 @@ pub enum Event {
         pid: Pid,
         /// How.
         exit: Exit,
+        /// Main's account.
+        account: Option<Account>,
     },
     /// A signal has stopped a child.
     Stopped(Pid),

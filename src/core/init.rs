@@ -10,12 +10,12 @@ mod leaving;
 use std::{collections::BTreeSet, mem, time::Duration};
 
 use super::{
-    Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY, Sender, flood::Flood, relay,
+    Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY, event::Account, flood::Flood, relay,
     shutdown::Budget, table::Table,
 };
 use crate::{
-    base::{ExecFailure, Exit, GRACE, Pgid, Pid, ProcId, Process, RequestId, Signal, Tick},
-    proto::{BadLine, JobInfo},
+    base::{ExecFailure, Exit, GRACE, Pgid, Pid, ProcId, Process, RequestId, Signal, Subject, Tick},
+    proto::{BadLine, Cause, Happening, JobInfo, Sender},
 };
 
 /// A half line in the control FIFO is given up after this time: whoever writes a whole line writes it at once.
@@ -84,6 +84,9 @@ pub struct Init {
     phase: Phase,
     main: Main,
     main_failure: Option<ExecFailure>,
+    main_started: Tick,
+    /// The last signal that was passed on to main, and why it would die of it.
+    passed_on: Option<(Signal, Cause)>,
     main_kill_at: Option<Tick>,
     table: Table,
     budget: Budget,
@@ -95,6 +98,8 @@ pub struct Init {
     looking: bool,
     /// Whether anybody is left: unknown until asked, and again after every end.
     alone: Option<bool>,
+    /// What began the end.
+    why: String,
     asked_alone: bool,
     killed_all: bool,
     stuck_said: Option<Tick>,
@@ -115,6 +120,9 @@ impl Init {
             phase: Phase::Running,
             main: if config.main { Main::Forking } else { Main::None },
             main_failure: None,
+            main_started: Tick::default(),
+            passed_on: None,
+            why: String::new(),
             main_kill_at: None,
             table: Table::starting_after(config.last_job),
             budget: Budget::new(config.grace.unwrap_or(GRACE)),
@@ -194,7 +202,10 @@ impl Init {
             }
             Event::Tick => self.tick(now, orders),
             Event::Signal { signal, sender } => self.signal(now, signal, sender, orders),
-            Event::MainForked(Ok(pid)) => self.main = Main::Running(pid),
+            Event::MainForked(Ok(pid)) => {
+                self.main = Main::Running(pid);
+                self.main_started = now;
+            }
             Event::MainForked(Err(failure)) => {
                 orders.push(Action::Log(Level::Error, failure.to_string()));
                 self.main = Main::Ended(Exit::Code(125));
@@ -203,7 +214,7 @@ impl Init {
                 orders.push(Action::Log(Level::Error, failure.to_string()));
                 self.main_failure = Some(failure);
             }
-            Event::Reaped { pid, exit } => self.reaped(now, pid, exit, orders),
+            Event::Reaped { pid, exit, account } => self.reaped(now, pid, exit, account, orders),
             Event::Stopped(pid) => {
                 // A keeper that stands still keeps no time: neither its job's timeout nor a shutdown's.
                 if let Some(job) = self.table.of_keeper(pid) {
@@ -247,6 +258,7 @@ impl Init {
             self.main_kill_at = None;
             if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
                 orders.push(Action::Log(Level::Warn, "main's stop timeout is over: SIGKILL".into()));
+                self.passed_on = Some((Signal::KILL, Cause::Timeout));
                 orders.push(Action::SignalGroup(group, Signal::KILL));
             }
         }
@@ -284,16 +296,18 @@ impl Init {
 
     fn signal(&mut self, now: Tick, signal: Signal, sender: Sender, orders: &mut Vec<Action>) {
         let group = self.main_pid().and_then(Pgid::led_by);
-        let relay = relay(signal, sender, self.config.me, group.is_some());
-        orders.push(Action::Log(Level::Debug, format!("{signal} from {sender}: {relay:?}")));
+        let relay = relay(signal, &sender, self.config.me, group.is_some());
+        let why = format!("{signal} from {sender}");
+        orders.push(Action::Note(Level::Debug, Happening::Signal { signal, from: sender.clone() }));
         if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, group) {
             orders.push(Action::SignalGroup(group, signal));
+            self.passed_on = Some((signal, Cause::Signalled { from: sender }));
         }
         if relay == Relay::ForwardAndStop {
             self.asked_group = group;
         }
         if matches!(relay, Relay::ForwardAndStop | Relay::Stop) {
-            self.stop(now, &format!("{signal} from {sender}"), orders);
+            self.stop(now, &why, orders);
         }
     }
 
@@ -308,18 +322,31 @@ impl Init {
         }
     }
 
-    fn reaped(&mut self, now: Tick, pid: Pid, exit: Exit, orders: &mut Vec<Action>) {
+    fn reaped(&mut self, now: Tick, pid: Pid, exit: Exit, account: Option<Account>, orders: &mut Vec<Action>) {
         self.somebody_ended(now);
         if self.main == Main::Running(pid) {
-            let exit = self.main_failure.as_ref().map_or(exit, ExecFailure::exit);
-            orders.push(Action::Log(Level::Info, format!("main (pid {pid}): {exit}")));
-            self.main = Main::Ended(exit);
+            self.main_ended(now, exit, account.unwrap_or_default(), orders);
         } else if let Some(job) = self.table.of_keeper(pid) {
             self.keeper_ended(now, job, exit, orders);
         } else {
             let level = if self.config.warn_reaps { Level::Warn } else { Level::Debug };
             orders.push(Action::Log(level, format!("reaped pid {pid}: {exit}")));
         }
+    }
+
+    fn main_ended(&mut self, now: Tick, exit: Exit, account: Account, orders: &mut Vec<Action>) {
+        let (exit, cause) = match (&self.main_failure, self.passed_on.take()) {
+            (Some(failure), _) => (failure.exit(), Cause::ExecFailed(failure.clone())),
+            (None, Some((signal, cause))) if exit == Exit::Signal(signal) => (exit, cause),
+            (None, _) => (exit, Cause::of(exit, account.oom)),
+        };
+        // Its failure to start was told when it happened.
+        let told = cause.is_ordinary() || self.main_failure.is_some();
+        let wall_us = u64::try_from(now.since(self.main_started).as_micros()).unwrap_or(u64::MAX);
+        let usage = Some(account.usage);
+        let ended = Happening::Ended { job: Subject::Main, name: None, exit: Some(exit), cause, wall_us, usage };
+        orders.push(Action::Note(if told { Level::Info } else { Level::Warn }, ended));
+        self.main = Main::Ended(exit);
     }
 
     fn bad_line(&mut self, now: Tick, bad: &BadLine, orders: &mut Vec<Action>) {

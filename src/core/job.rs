@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::{Ending, STUCK_AFTER, STUCK_EVERY};
 use crate::{
     base::{ExecFailure, Exit, Pgid, Pid, Process, Signal, Tick},
-    proto::{Cause, Leftover, Order},
+    proto::{Cause, Leftover, OomKill, Order, Who},
 };
 
 /// What a job was asked to be.
@@ -30,6 +30,8 @@ pub struct JobConfig {
     pub default_grace: Duration,
     /// It ends when its client goes.
     pub bound_to_client: bool,
+    /// Tell the client so often how it is.
+    pub heartbeat: Option<Duration>,
 }
 
 /// What a keeper saw.
@@ -43,6 +45,8 @@ pub enum JobEvent {
     NotExecuted(ExecFailure),
     /// A child ended and was reaped: the command, or an orphan of its tree.
     Reaped(Pid, Exit),
+    /// The kernel's OOM killer has killed a process of this container. Before the end that it caused.
+    OomKill(OomKill),
     /// No child is left: the tree is empty.
     Alone,
     /// The answer to [`JobAction::Look`].
@@ -66,6 +70,8 @@ pub enum JobAction {
     TellEnding,
     /// Tell the init what SIGKILL does not end.
     TellStuck(Vec<Leftover>),
+    /// Tell the client what the tree uses.
+    Beat,
     /// Look at every process of the tree.
     Look,
     /// Send a signal to one process.
@@ -108,8 +114,10 @@ pub struct Job {
     exit: Option<Exit>,
     cause: Option<Cause>,
     timeout_at: Option<Tick>,
-    /// The last signal that `lastout kill` sent.
-    killed: Option<Signal>,
+    beat_at: Option<Tick>,
+    /// The last signal that was sent through lastout, and by whom.
+    killed: Option<(Signal, Option<Who>)>,
+    oom: Option<OomKill>,
     reported: bool,
     told_ending: bool,
     stuck_told: Option<Tick>,
@@ -126,7 +134,9 @@ impl Job {
             exit: None,
             cause: None,
             timeout_at: None,
+            beat_at: None,
             killed: None,
+            oom: None,
             reported: false,
             told_ending: false,
             stuck_told: None,
@@ -141,7 +151,7 @@ impl Job {
     /// When [`JobEvent::Tick`] is due.
     pub fn deadline(&self) -> Option<Tick> {
         match &self.state {
-            State::Starting | State::Running => self.timeout_at,
+            State::Starting | State::Running => [self.timeout_at, self.beat_at].into_iter().flatten().min(),
             State::Ending(ending) => Some(ending.deadline()),
             State::Ended => None,
         }
@@ -153,6 +163,7 @@ impl Job {
             JobEvent::Forked(pid) => {
                 self.command = Some(pid);
                 self.timeout_at = self.config.timeout.map(|timeout| now + timeout);
+                self.beat_at = self.config.heartbeat.map(|heartbeat| now + heartbeat);
             }
             JobEvent::Executed => {
                 if let Some(pid) = self.command {
@@ -171,6 +182,7 @@ impl Job {
                 }
             }
             JobEvent::Reaped(pid, exit) => self.reaped(now, pid, exit),
+            JobEvent::OomKill(kill) => self.oom = Some(kill),
             JobEvent::Alone => {
                 if self.command.is_some() && self.exit.is_some() {
                     self.finish(orders);
@@ -182,18 +194,25 @@ impl Job {
                 let grace = if asked { ordered } else { self.config.grace.unwrap_or(ordered) };
                 self.end(now, cause, grace);
             }
-            JobEvent::Order(Order::Kill(signal)) => {
-                self.killed = Some(signal);
+            JobEvent::Order(Order::Kill { signal, by }) => {
+                self.killed = Some((signal, by));
                 if let (Some(group), None) = (self.command.and_then(Pgid::led_by), self.exit) {
                     orders.push(JobAction::SignalGroup(group, signal));
                 }
             }
             JobEvent::ClientGone if self.config.bound_to_client => self.end(now, Cause::ClientGone, self.grace()),
-            JobEvent::ClientGone => {}
+            JobEvent::ClientGone => self.beat_at = None,
             JobEvent::InitGone => self.end(now, Cause::InitGone, self.grace()),
             JobEvent::Tick => {
                 if self.timeout_at.is_some_and(|at| now >= at) {
                     self.end(now, Cause::Timeout, self.grace());
+                }
+                if matches!(self.state, State::Starting | State::Running)
+                    && let (Some(at), Some(pause)) = (self.beat_at, self.config.heartbeat)
+                    && now >= at
+                {
+                    self.beat_at = Some(now + pause);
+                    orders.push(JobAction::Beat);
                 }
                 // Only here: what is known at once (no child is left) makes a look needless.
                 if let State::Ending(ending) = &self.state
@@ -225,9 +244,9 @@ impl Job {
     fn reaped(&mut self, now: Tick, pid: Pid, exit: Exit) {
         if self.command == Some(pid) {
             self.exit.get_or_insert(exit);
-            let cause = match (exit, self.killed) {
-                (Exit::Signal(died), Some(sent)) if died == sent => Cause::Killed { signal: sent },
-                (Exit::Signal(_) | Exit::Code(_), _) => Cause::Exited,
+            let cause = match self.killed.take() {
+                Some((signal, by)) if exit == Exit::Signal(signal) => Cause::Killed { signal, by },
+                Some(_) | None => Cause::of(exit, self.oom),
             };
             if matches!(self.state, State::Starting | State::Running) {
                 self.end(now, cause, self.grace());
@@ -249,7 +268,7 @@ impl Job {
             return;
         }
         let left = seen.iter().filter(|p| !p.is_dead());
-        let left: Vec<_> = left.map(|p| Leftover { pid: p.id.pid, comm: p.comm.clone(), state: p.state }).collect();
+        let left: Vec<_> = left.map(|p| Leftover::new(p.id.pid, p.comm.clone(), p.state)).collect();
         if self.stuck_told.is_none_or(|told| now.since(told) >= STUCK_EVERY) {
             self.stuck_told = Some(now);
             orders.push(JobAction::TellStuck(left.clone()));

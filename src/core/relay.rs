@@ -1,7 +1,9 @@
 //! What becomes of a signal that reaches the init.
 
-use super::Sender;
-use crate::base::{Pid, Signal};
+use crate::{
+    base::{Pid, Signal},
+    proto::Sender,
+};
 
 /// What becomes of a signal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,8 +20,8 @@ pub enum Relay {
 
 /// The decision, as a table. `me` is the init's own process id: the kernel sends SIGPIPE in its name when
 /// it writes into a pipe that nobody reads, and main has no part in that.
-pub fn relay(signal: Signal, sender: Sender, me: Pid, main: bool) -> Relay {
-    let own = matches!(sender, Sender::Process { pid, .. } if pid == me);
+pub fn relay(signal: Signal, sender: &Sender, me: Pid, main: bool) -> Relay {
+    let own = matches!(sender, Sender::Process { pid, .. } if *pid == me);
     let term = signal == Signal::TERM;
     if !signal.can_be_forwarded() || signal == Signal::PIPE && own {
         Relay::Drop
@@ -45,7 +47,7 @@ mod tests {
                 15 => Relay::ForwardAndStop,
                 _ => Relay::Forward,
             };
-            assert_eq!(relay(signal, Sender::Outside, Pid::INIT, true), expected, "{signal}");
+            assert_eq!(relay(signal, &Sender::Outside, Pid::INIT, true), expected, "{signal}");
         }
     }
 
@@ -54,15 +56,15 @@ mod tests {
         for raw in 1..=64 {
             let signal = Signal::new(raw).unwrap();
             let expected = if [2, 15].contains(&raw) { Relay::Stop } else { Relay::Drop };
-            assert_eq!(relay(signal, Sender::Outside, Pid::INIT, false), expected, "{signal}");
+            assert_eq!(relay(signal, &Sender::Outside, Pid::INIT, false), expected, "{signal}");
         }
     }
 
     #[test]
     fn our_own_broken_pipe_is_not_mains() {
-        let own = Sender::Process { pid: Pid::INIT, uid: 0 };
-        assert_eq!(relay(Signal::PIPE, own, Pid::INIT, true), Relay::Drop);
-        let other = Sender::Process { pid: Pid::new(7).unwrap(), uid: 0 };
-        assert_eq!(relay(Signal::PIPE, other, Pid::INIT, true), Relay::Forward);
+        let own = Sender::Process { pid: Pid::INIT, uid: 0, comm: None };
+        assert_eq!(relay(Signal::PIPE, &own, Pid::INIT, true), Relay::Drop);
+        let other = Sender::Process { pid: Pid::new(7).unwrap(), uid: 0, comm: None };
+        assert_eq!(relay(Signal::PIPE, &other, Pid::INIT, true), Relay::Forward);
     }
 }

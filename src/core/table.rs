@@ -39,6 +39,10 @@ impl Job {
         }
     }
 
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(super) fn describe(&mut self, text: &str) {
         self.text = text.chars().take(COMMAND).collect();
     }

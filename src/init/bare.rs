@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 
 use crate::{
     base::{Pgid, Pid, Signal},
-    core::{Relay, Sender, relay},
+    core::{Relay, relay},
+    proto::Sender,
     sys::{
         poll::{Interest, wait_any},
         process,
@@ -21,7 +22,7 @@ pub(super) fn run(signals: &Signals, main: Option<Pid>, code: u8) -> u8 {
     loop {
         loop {
             match reap() {
-                Reaped::Child(pid, exit) if pid == main_pid => return exit.status(),
+                Reaped::Child(pid, exit, _) if pid == main_pid => return exit.status(),
                 Reaped::Child(..) | Reaped::Stopped(_) => {}
                 Reaped::NoneYet => break,
                 Reaped::NoChild => return code,
@@ -29,8 +30,12 @@ pub(super) fn run(signals: &Signals, main: Option<Pid>, code: u8) -> u8 {
         }
         wait(signals);
         while let Some(arrived) = signals.next() {
-            let sender = Pid::new(arrived.pid).map_or(Sender::Outside, |pid| Sender::Process { pid, uid: arrived.uid });
-            let relay = relay(arrived.signal, sender, process::me(), true);
+            let sender = Pid::new(arrived.pid).map_or(Sender::Outside, |pid| Sender::Process {
+                pid,
+                uid: arrived.uid,
+                comm: None,
+            });
+            let relay = relay(arrived.signal, &sender, process::me(), true);
             if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, Pgid::led_by(main_pid)) {
                 let _ = signals::send_group(group, arrived.signal);
             }

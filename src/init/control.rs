@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    base::{JobId, RequestId},
-    proto::{files, place},
+    base::{JobId, RequestId, Subject},
+    proto::{Record, files, place},
     sys::{
         dir::{Access, Dir, Lock},
         mount, process,
@@ -128,6 +128,22 @@ impl Control {
     /// A client's `reply`, to write to. Fails if the client has gone.
     pub(super) fn reply(&self, request: RequestId) -> io::Result<File> {
         self.requests.dir(&request.to_string())?.open_fifo(files::REPLY, Access::Write, None)
+    }
+
+    /// Writes main's record, where it will stay.
+    pub(super) fn keep_main_record(&self, record: &Record) {
+        if self.made {
+            return;
+        }
+        let name = Subject::Main.to_string();
+        let written = self.dir.dir(files::JOBS).and_then(|jobs| {
+            let _ = jobs.remove_tree(&name);
+            jobs.make_dir(&name)?;
+            jobs.dir(&name)?.write_file(files::RECORD, &record.to_json())
+        });
+        if let Err(error) = written {
+            log::warn!("cannot write main's record: {}", crate::sys::errno(&error));
+        }
     }
 
     /// Takes the FIFO's name away.

@@ -4,11 +4,12 @@ mod perform;
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     mem,
     os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
+    time::SystemTime,
 };
 
 use super::{
@@ -19,8 +20,9 @@ use super::{
 };
 use crate::{
     base::{Exit, JobId, Pid, RequestId, Signal},
-    core::{Config, Event, Init, Role, Sender},
-    proto::{Lines, Notice},
+    core::{Account, Config, Event, Init, Role},
+    inspect, keeper,
+    proto::{Entry, Lines, Notice, OomKill, Record, Sender},
     sys::{
         clock, fd,
         link::{Link, Received},
@@ -30,7 +32,7 @@ use crate::{
         spawn,
         start::Original,
         tty,
-        wait::{Reaped, reap},
+        wait::{Reaped, Usage, reap},
     },
 };
 
@@ -65,6 +67,14 @@ pub(super) struct Turn<'a> {
     watched: BTreeMap<Pid, OwnedFd>,
     clients: BTreeMap<RequestId, (u64, File)>,
     last_client: u64,
+    /// Clients that are told of whatever happens.
+    followers: BTreeSet<RequestId>,
+    /// The latest of what has happened.
+    history: VecDeque<Entry>,
+    happened: u64,
+    started: SystemTime,
+    oom_kills: u64,
+    main_record: Option<Record>,
     facts: VecDeque<Event>,
     code: Option<u8>,
 }
@@ -114,6 +124,12 @@ impl<'a> Turn<'a> {
             watched: BTreeMap::new(),
             clients: BTreeMap::new(),
             last_client: 0,
+            followers: BTreeSet::new(),
+            history: VecDeque::new(),
+            happened: 0,
+            started: SystemTime::now(),
+            oom_kills: 0,
+            main_record: None,
             facts: VecDeque::new(),
             code: None,
         })
@@ -143,6 +159,8 @@ impl<'a> Turn<'a> {
     pub(super) fn run(&mut self) -> u8 {
         self.facts.push_back(Event::Begin);
         self.until_quiet();
+        // Main is on its way: this costs it nothing.
+        self.oom_kills = inspect::oom_kills().map_or(0, |(kills, _)| kills);
         self.let_go();
         // Children may be there already, if lastout was executed by a process that had some.
         self.reap();
@@ -243,7 +261,7 @@ impl<'a> Turn<'a> {
             let sender = match (arrived.from_kernel, Pid::new(arrived.pid)) {
                 (true, _) => Sender::Kernel,
                 (false, None) => Sender::Outside,
-                (false, Some(pid)) => Sender::Process { pid, uid: arrived.uid },
+                (false, Some(pid)) => Sender::Process { pid, uid: arrived.uid, comm: process::name_of(pid) },
             };
             self.facts.push_back(Event::Signal { signal: arrived.signal, sender });
         }
@@ -257,7 +275,7 @@ impl<'a> Turn<'a> {
     fn reap(&mut self) {
         loop {
             match reap() {
-                Reaped::Child(pid, exit) => self.ended(pid, exit),
+                Reaped::Child(pid, exit, usage) => self.ended(pid, exit, usage),
                 Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
                 Reaped::NoneYet | Reaped::NoChild => return,
             }
@@ -265,7 +283,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn ended(&mut self, pid: Pid, exit: Exit) {
+    fn ended(&mut self, pid: Pid, exit: Exit, usage: Usage) {
         if let Some(helper) = self.helpers.remove(&pid) {
             let mut fact = helper.finish();
             if let Event::Looked(Some(seen)) = &mut fact {
@@ -278,13 +296,22 @@ impl<'a> Turn<'a> {
         // What it said before its end comes first.
         if self.main.as_ref().is_some_and(|main| main.pid == pid) {
             self.take_main_outcome();
+            self.until_quiet();
         }
+        let is_main = self.core.main_pid() == Some(pid);
+        let account = is_main.then(|| Account { usage: keeper::usage(&usage, None), oom: self.oom_kill() });
         let job = self.keepers.iter().find(|(_, keeper)| keeper.pid == pid).map(|(job, _)| *job);
         if let Some(job) = job {
             self.take_notices(job);
             self.keepers.remove(&job);
         }
-        self.facts.push_back(Event::Reaped { pid, exit });
+        self.facts.push_back(Event::Reaped { pid, exit, account });
+    }
+
+    /// Whether the OOM killer has struck since the start: what the kernel says of its cgroup, in files of its own.
+    fn oom_kill(&self) -> Option<OomKill> {
+        let (kills, limit_bytes) = inspect::oom_kills()?;
+        (kills > self.oom_kills).then_some(OomKill { limit_bytes })
     }
 
     fn take_main_outcome(&mut self) {

@@ -16,10 +16,13 @@ use std::{
 };
 
 use crate::{
-    base::{Exit, JobId, Name, Pid, RequestId, Signal},
+    base::{Exit, JobId, Name, Pid, RequestId, Signal, Subject},
     core::{Job, JobAction, JobConfig, JobEvent, Source},
     inspect,
-    proto::{Bytes, Cause, Notice, Order, Record, Reply, Request, Usage, VERSION, files, place},
+    proto::{
+        Alive, Bytes, Cause, Io, Notice, OomKill, Order, Record, Reply, Request, Usage, VERSION, files, place,
+        record_time,
+    },
     sys::{
         clock,
         dir::{Access, Dir},
@@ -30,7 +33,7 @@ use crate::{
         signals::{self, Signals},
         spawn,
         start::Original,
-        wait::{Reaped, children_usage, reap},
+        wait::{self, Reaped, children_usage, reap},
     },
 };
 use output::Output;
@@ -95,7 +98,7 @@ pub fn run(start: Start) -> u8 {
             if let (Some(reply), Cause::Refused { reason }) = (&client.reply, &cause) {
                 let _ = fd::write(reply, &Reply::Refused { reason: reason.clone() }.to_line());
             }
-            let _ = start.link.send(&Notice::Ended { exit: None, cause }.to_bytes());
+            let _ = start.link.send(&Notice::Ended { exit: None, cause, wall_us: 0, usage: None }.to_bytes());
         }
     }
     0
@@ -173,6 +176,10 @@ struct Keeper<'a> {
     /// The exec's outcome, until it is known.
     outcome: Option<OwnedFd>,
     started: (SystemTime, crate::base::Tick),
+    /// The OOM killer's kills in this container before the start, and now.
+    oom_kills: (u64, u64),
+    /// The last heartbeat, and the CPU time that had been used by then.
+    beat: (crate::base::Tick, Duration),
     init_gone: bool,
     facts: VecDeque<JobEvent>,
 }
@@ -226,6 +233,7 @@ impl<'a> Keeper<'a> {
             group: spawn::Group::Session,
         };
         let started = (SystemTime::now(), clock::now());
+        let oom_kills = inspect::oom_kills().map_or(0, |(kills, _)| kills);
         let spawned = command.spawn().map_err(refuse("fork"))?;
         let words = command.words;
         drop(stdio);
@@ -235,6 +243,7 @@ impl<'a> Keeper<'a> {
             grace: request.grace(),
             default_grace: start.grace,
             bound_to_client: !request.detach && !request.keep,
+            heartbeat: request.heartbeat().filter(|_| !request.detach),
         };
         let mut keeper = Keeper {
             job: Job::new(config, process::me()),
@@ -249,6 +258,8 @@ impl<'a> Keeper<'a> {
             signals,
             outputs,
             started,
+            oom_kills: (oom_kills, oom_kills),
+            beat: (started.1, Duration::ZERO),
         };
         keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
         if let Source::Request(id) = start.source {
@@ -352,7 +363,12 @@ impl<'a> Keeper<'a> {
         self.take_outcome();
         loop {
             match reap() {
-                Reaped::Child(pid, exit) => self.facts.push_back(JobEvent::Reaped(pid, exit)),
+                Reaped::Child(pid, exit, _) => {
+                    if exit == Exit::Signal(Signal::KILL) {
+                        self.look_for_oom();
+                    }
+                    self.facts.push_back(JobEvent::Reaped(pid, exit));
+                }
                 Reaped::Stopped(_) => {}
                 Reaped::NoneYet => return,
                 Reaped::NoChild => {
@@ -360,6 +376,16 @@ impl<'a> Keeper<'a> {
                     return;
                 }
             }
+        }
+    }
+
+    /// The kernel counts a kill before it sends the signal.
+    fn look_for_oom(&mut self) {
+        if let Some((kills, limit_bytes)) = inspect::oom_kills()
+            && kills > self.oom_kills.1
+        {
+            self.oom_kills.1 = kills;
+            self.facts.push_back(JobEvent::OomKill(OomKill { limit_bytes }));
         }
     }
 
@@ -372,6 +398,7 @@ impl<'a> Keeper<'a> {
             }
             JobAction::TellEnding => self.tell(&Notice::Ending),
             JobAction::TellStuck(left) => self.tell(&Notice::Stuck(left)),
+            JobAction::Beat => self.beat(),
             JobAction::Look => {
                 let seen = inspect::below(process::me()).unwrap_or_else(|| {
                     log::warn!("{job}: cannot inspect its processes: no usable /proc");
@@ -394,6 +421,28 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    fn beat(&mut self) {
+        let Some(load) = inspect::load_below(process::me()) else { return };
+        let now = clock::now();
+        let cpu = load.cpu + self.reaped_cpu();
+        let (since, before) = std::mem::replace(&mut self.beat, (now, cpu));
+        let milli = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let passed = now.since(since).as_micros().max(1);
+        let alive = Alive {
+            wall_ms: milli(now.since(self.started.1)),
+            cpu_milli: u64::try_from(cpu.saturating_sub(before).as_micros() * 1000 / passed).unwrap_or(u64::MAX),
+            cpus_milli: process::cpus() as u64 * 1000,
+            rss_bytes: load.rss_bytes,
+            processes: load.processes,
+        };
+        self.answer(&Reply::Alive(alive));
+    }
+
+    fn reaped_cpu(&self) -> Duration {
+        let used = children_usage();
+        used.user + used.system
+    }
+
     fn tell(&mut self, notice: &Notice) {
         if !self.init_gone && self.start.link.send(&notice.to_bytes()).is_err() {
             log::debug!("{}: the init does not listen", self.start.job);
@@ -414,25 +463,28 @@ impl<'a> Keeper<'a> {
 
     fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
         self.finish_outputs();
+        self.look_for_oom();
         let (started, tick) = self.started;
-        let time = |time| humantime::format_rfc3339_micros(time).to_string();
+        let wall_us = u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX);
+        let usage = usage(&children_usage(), inspect::children_io());
         let record = Record {
             version: VERSION,
-            job: self.start.job,
+            job: Subject::Job(self.start.job),
             name: self.start.name.clone(),
             command: self.request.command.clone(),
-            started: time(started),
-            ended: time(SystemTime::now()),
-            wall_us: u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX),
+            started: record_time(started),
+            ended: record_time(SystemTime::now()),
+            wall_us,
             exit,
             cause: cause.clone(),
-            usage: usage(),
+            usage,
+            oom_kills: self.oom_kills.1 - self.oom_kills.0,
         };
         let written = make_job_directory(self.start).and_then(|dir| dir.write_file(files::RECORD, &record.to_json()));
         if let Err(error) = written {
             log::warn!("{}: cannot write its record: {}", self.start.job, crate::sys::errno(&error));
         }
-        self.tell(&Notice::Ended { exit, cause });
+        self.tell(&Notice::Ended { exit, cause, wall_us, usage: Some(usage) });
     }
 }
 
@@ -457,10 +509,16 @@ fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
     jobs.dir(&name)
 }
 
-fn usage() -> Usage {
-    let used = children_usage();
+/// What processes used, as a record has it.
+pub fn usage(used: &wait::Usage, io: Option<inspect::Io>) -> Usage {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    Usage { cpu_user_us: micros(used.user), cpu_system_us: micros(used.system), max_rss_bytes: used.max_rss_bytes }
+    let io = io.map(|inspect::Io { chars, bytes }| Io {
+        read_chars: chars[0],
+        written_chars: chars[1],
+        read_bytes: bytes[0],
+        written_bytes: bytes[1],
+    });
+    Usage { cpu_user_us: micros(used.user), cpu_system_us: micros(used.system), max_rss_bytes: used.max_rss_bytes, io }
 }
 
 /// A process that has ended meanwhile is no news.

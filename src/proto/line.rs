@@ -8,13 +8,17 @@
 //! kill [@ID] SIGNAL JOB    a signal for JOB's process group
 //! stop [@ID] JOB [GRACE]   end JOB's whole tree; GRACE in milliseconds
 //! stop, shutdown [@ID]     end everything
+//! events @ID [follow]      what has happened, or what happens from now on
 //! ```
 //!
-//! `@ID` names the request whose `reply` gets the answer. A line is at most [`MAX_LINE`] bytes with its
+//! `@ID` names the request whose `reply` gets the answer. `# WHO` at the end of kill, stop and shutdown says who
+//! asks, for the record: a FIFO does not tell its writer. A line is at most [`MAX_LINE`] bytes with its
 //! newline, because only so much is written at once when several write. Empty lines mean nothing: a
 //! client begins with a newline, so that somebody's half line cannot swallow its command.
 
 use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use crate::base::{JobRef, Name, RequestId, Signal};
 
@@ -33,11 +37,35 @@ pub enum Line {
     /// Answer when the job has ended.
     Wait(RequestId, JobRef),
     /// Send a signal to the job's process group.
-    Kill(Option<RequestId>, Signal, JobRef),
+    Kill(Option<RequestId>, Signal, JobRef, Option<Who>),
     /// End the job's tree: TERM, grace, KILL. Answered when it has ended.
-    Stop(Option<RequestId>, JobRef, Option<Duration>),
+    Stop(Option<RequestId>, JobRef, Option<Duration>, Option<Who>),
     /// End everything, as SIGTERM does. Answered at once; the end itself is end-of-file on `reply`.
-    Shutdown(Option<RequestId>),
+    Shutdown(Option<RequestId>, Option<Who>),
+    /// Answer with what has happened; or, to follow, with what happens from now on.
+    Events(RequestId, bool),
+}
+
+/// Who gives a command, in its own words: one line of at most [`Who::LONGEST`] characters.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Who(String);
+
+impl Who {
+    /// Characters that are kept.
+    pub const LONGEST: usize = 200;
+
+    /// `None` if there is nothing in it.
+    pub fn new(text: &str) -> Option<Who> {
+        let shown = text.trim().chars().filter(|c| !c.is_control()).take(Who::LONGEST);
+        Some(Who(shown.collect())).filter(|who| !who.0.is_empty())
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Why a line was not a command.
@@ -68,16 +96,21 @@ impl fmt::Display for Line {
     /// As it is written, without the newline.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let to = |id: &Option<RequestId>| id.map(|id| format!(" @{id}")).unwrap_or_default();
+        let by = |who: &Option<Who>| who.as_ref().map(|who| format!(" # {who}")).unwrap_or_default();
         match self {
             Line::Run(words) => write!(f, "run {}", shell_words::join(words)),
             Line::Exec(id, None) => write!(f, "exec {id}"),
             Line::Exec(id, Some(name)) => write!(f, "exec {id} {name}"),
             Line::Ps(id) => write!(f, "ps @{id}"),
             Line::Wait(id, job) => write!(f, "wait @{id} {job}"),
-            Line::Kill(id, signal, job) => write!(f, "kill{} {signal} {job}", to(id)),
-            Line::Stop(id, job, None) => write!(f, "stop{} {job}", to(id)),
-            Line::Stop(id, job, Some(grace)) => write!(f, "stop{} {job} {}", to(id), grace.as_millis()),
-            Line::Shutdown(id) => write!(f, "shutdown{}", to(id)),
+            Line::Kill(id, signal, job, who) => write!(f, "kill{} {signal} {job}{}", to(id), by(who)),
+            Line::Stop(id, job, None, who) => write!(f, "stop{} {job}{}", to(id), by(who)),
+            Line::Stop(id, job, Some(grace), who) => {
+                write!(f, "stop{} {job} {}{}", to(id), grace.as_millis(), by(who))
+            }
+            Line::Shutdown(id, who) => write!(f, "shutdown{}{}", to(id), by(who)),
+            Line::Events(id, false) => write!(f, "events @{id}"),
+            Line::Events(id, true) => write!(f, "events @{id} follow"),
         }
     }
 }
@@ -99,6 +132,7 @@ impl Line {
                 Err(_) => not("a quote is not closed".into()),
             };
         }
+        let (rest, who) = rest.split_once('#').map_or((rest, None), |(rest, who)| (rest, Who::new(who)));
         let mut words = rest.split_whitespace().peekable();
         let to = words.next_if(|word| word.starts_with('@')).map(|word| id(&word[1..])).transpose()?;
         let line = match verb {
@@ -111,20 +145,21 @@ impl Line {
             "wait" => Line::Wait(answered(to, "wait")?, job(words.next())?),
             "kill" => {
                 let signal = words.next().unwrap_or_default().parse().map_err(BadLine::NotUnderstood)?;
-                Line::Kill(to, signal, job(words.next())?)
+                Line::Kill(to, signal, job(words.next())?, who)
             }
-            "stop" if words.peek().is_none() => Line::Shutdown(to),
+            "stop" if words.peek().is_none() => Line::Shutdown(to, who),
             "stop" => {
                 let job = job(words.next())?;
                 let grace = words.next().map(str::parse::<u64>).transpose();
                 let bad = |_| BadLine::NotUnderstood("the grace is not a number of milliseconds".into());
-                Line::Stop(to, job, grace.map_err(bad)?.map(Duration::from_millis))
+                Line::Stop(to, job, grace.map_err(bad)?.map(Duration::from_millis), who)
             }
-            "shutdown" => Line::Shutdown(to),
+            "shutdown" => Line::Shutdown(to, who),
+            "events" => Line::Events(answered(to, "events")?, words.next_if_eq(&"follow").is_some()),
             _ => {
                 let shown: String = verb.chars().take(40).collect();
                 return not(format!(
-                    "unknown command '{}': use run, exec, ps, wait, kill, stop or shutdown",
+                    "unknown command '{}': use run, exec, ps, wait, kill, stop, shutdown or events",
                     shown.escape_default()
                 ));
             }
@@ -226,12 +261,14 @@ mod tests {
             Line::Exec(id, Some("x".parse().unwrap())),
             Line::Ps(id),
             Line::Wait(id, JobRef::Id(crate::base::JobId(3))),
-            Line::Kill(None, Signal::TERM, job()),
-            Line::Kill(Some(id), Signal::new(36).unwrap(), job()),
-            Line::Stop(None, job(), None),
-            Line::Stop(Some(id), job(), Some(Duration::from_millis(1500))),
-            Line::Shutdown(None),
-            Line::Shutdown(Some(id)),
+            Line::Kill(None, Signal::TERM, job(), None),
+            Line::Kill(Some(id), Signal::new(36).unwrap(), job(), Who::new("pid 7")),
+            Line::Stop(None, job(), None, Who::new("me # and you")),
+            Line::Stop(Some(id), job(), Some(Duration::from_millis(1500)), None),
+            Line::Shutdown(None, None),
+            Line::Shutdown(Some(id), Who::new("the night watch")),
+            Line::Events(id, false),
+            Line::Events(id, true),
         ] {
             assert_eq!(Line::parse(line.to_string().as_bytes()), Ok(line.clone()), "{line}");
         }
@@ -242,9 +279,9 @@ mod tests {
         let words = |list: &[&str]| Ok(Line::Run(list.iter().map(|w| w.to_string()).collect()));
         assert_eq!(Line::parse(b"run wsclean -predict a.ms"), words(&["wsclean", "-predict", "a.ms"]));
         assert_eq!(Line::parse(b"  run  sh -c 'echo $HOME *'\r"), words(&["sh", "-c", "echo $HOME *"]));
-        assert_eq!(Line::parse(b"stop"), Ok(Line::Shutdown(None)));
-        assert_eq!(Line::parse(b"stop j3"), Ok(Line::Stop(None, "j3".parse().unwrap(), None)));
-        assert_eq!(Line::parse(b"kill 9 j3"), Ok(Line::Kill(None, Signal::KILL, "j3".parse().unwrap())));
+        assert_eq!(Line::parse(b"stop # enough"), Ok(Line::Shutdown(None, Who::new("enough"))));
+        assert_eq!(Line::parse(b"stop j3"), Ok(Line::Stop(None, "j3".parse().unwrap(), None, None)));
+        assert_eq!(Line::parse(b"kill 9 j3"), Ok(Line::Kill(None, Signal::KILL, "j3".parse().unwrap(), None)));
     }
 
     #[test]
@@ -267,6 +304,7 @@ mod tests {
             "\u{1b}[2J",
             "a\0b",
             "shutdown now",
+            "events",
         ] {
             assert!(matches!(Line::parse(bad.as_bytes()), Err(BadLine::NotUnderstood(_))), "{bad:?}");
         }
@@ -276,7 +314,7 @@ mod tests {
     #[test]
     fn a_line_may_come_in_pieces() {
         let (got, lines) = read(&[b"ru", b"n tr", b"ue\n\n  \nst", b"op\n"]);
-        assert_eq!(got, [Ok(Line::Run(vec!["true".into()])), Ok(Line::Shutdown(None))]);
+        assert_eq!(got, [Ok(Line::Run(vec!["true".into()])), Ok(Line::Shutdown(None, None))]);
         assert!(!lines.unfinished());
     }
 
@@ -284,7 +322,7 @@ mod tests {
     fn a_line_too_long_is_one_error_and_the_next_is_read() {
         let long = vec![b'x'; 1 << 20];
         let (got, _) = read(&[&long, b"\nstop\n"]);
-        assert_eq!(got, [Err(BadLine::TooLong), Ok(Line::Shutdown(None))]);
+        assert_eq!(got, [Err(BadLine::TooLong), Ok(Line::Shutdown(None, None))]);
         let exactly = [b"run ".as_slice(), &vec![b'x'; MAX_LINE - 5], b"\n"].concat();
         assert!(matches!(read(&[&exactly]).0[..], [Ok(Line::Run(_))]));
         let over = [b"run ".as_slice(), &vec![b'x'; MAX_LINE - 4], b"\n"].concat();

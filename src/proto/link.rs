@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Leftover};
+use super::{Cause, Leftover, Usage, Who};
 use crate::base::{Exit, Pid, Signal};
 
 /// From the init to a keeper.
@@ -19,8 +19,13 @@ pub enum Order {
         /// `grace_ms` is what somebody asked for in this very order: it wins over the job's own.
         asked: bool,
     },
-    /// Send this signal to the command's process group.
-    Kill(Signal),
+    /// Send a signal to the command's process group.
+    Kill {
+        /// Which.
+        signal: Signal,
+        /// Who wants it.
+        by: Option<Who>,
+    },
 }
 
 /// From a keeper to the init.
@@ -41,6 +46,10 @@ pub enum Notice {
         exit: Option<Exit>,
         /// Why.
         cause: Cause,
+        /// From its start to its tree's end, microseconds.
+        wall_us: u64,
+        /// What its tree used, if it ran.
+        usage: Option<Usage>,
     },
 }
 

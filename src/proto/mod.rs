@@ -3,7 +3,8 @@
 //! - [`Line`]: what is written into the control FIFO.
 //! - [`Request`]: `requests/<id>/request.json`, what `exec` asks for.
 //! - [`Reply`]: what comes back through `requests/<id>/reply`, one JSON object a line.
-//! - [`Record`]: `jobs/<id>/record.json`, the account of how a job ended.
+//! - [`Record`]: `jobs/<id>/record.json`, the account of how a job ended, with its [`Cause`].
+//! - [`Entry`]: one thing that happened, for `lastout events`.
 //! - [`Order`] and [`Notice`]: between the init and a keeper, over their socket pair.
 //! - [`place`]: where a control directory is looked for.
 //!
@@ -11,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod cause;
+mod events;
 mod line;
 mod link;
 pub mod place;
@@ -19,10 +22,12 @@ mod reply;
 mod request;
 
 pub use bytes::Bytes;
-pub use line::{BadLine, Line, Lines, MAX_LINE};
+pub use cause::{Cause, OomKill, Sender};
+pub use events::{Entry, Happening};
+pub use line::{BadLine, Line, Lines, MAX_LINE, Who};
 pub use link::{Notice, Order};
-pub use record::{Cause, Leftover, Record, Usage};
-pub use reply::{JobInfo, JobState, Reply};
+pub use record::{Io, Leftover, Record, Usage, record_time};
+pub use reply::{Alive, JobInfo, JobState, Reply};
 pub use request::{BadRequest, Request};
 
 /// The version of requests, replies and records. A program that reads another says so instead of guessing.

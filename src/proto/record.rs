@@ -1,58 +1,9 @@
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, VERSION};
-use crate::base::{ExecFailure, Exit, JobId, Name, Pid, Signal};
-
-/// Why a job ended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Cause {
-    /// Its command ended by itself.
-    Exited,
-    /// Its command could not be started.
-    ExecFailed(ExecFailure),
-    /// It could not be served: a bad request, or something that the system would not give.
-    Refused {
-        /// Why.
-        reason: String,
-    },
-    /// Its time was over.
-    Timeout,
-    /// Its client went away.
-    ClientGone,
-    /// Somebody asked for its end with `lastout stop`.
-    Stopped,
-    /// Somebody sent it a signal with `lastout kill`, and it died of it.
-    Killed {
-        /// The last signal that was sent so.
-        signal: Signal,
-    },
-    /// The init is shutting down.
-    Shutdown,
-    /// The init died.
-    InitGone,
-    /// Its keeper died; the init ended what was left.
-    KeeperGone,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Cause::Exited => f.write_str("ended by itself"),
-            Cause::ExecFailed(failure) => failure.fmt(f),
-            Cause::Refused { reason } => f.write_str(reason),
-            Cause::Timeout => f.write_str("timeout"),
-            Cause::ClientGone => f.write_str("its client went away"),
-            Cause::Stopped => f.write_str("stopped by request"),
-            Cause::Killed { signal } => write!(f, "{signal} by request"),
-            Cause::Shutdown => f.write_str("shutdown"),
-            Cause::InitGone => f.write_str("the init died"),
-            Cause::KeeperGone => f.write_str("its keeper died"),
-        }
-    }
-}
+use super::{Bytes, Cause, VERSION};
+use crate::base::{Exit, Name, Pid, Subject};
 
 /// What a job's tree used, added up over every process that was reaped in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -61,11 +12,27 @@ pub struct Usage {
     pub cpu_user_us: u64,
     /// CPU time in the kernel, microseconds.
     pub cpu_system_us: u64,
-    /// The largest resident set of any one process, bytes.
+    /// The largest resident set of any one process, bytes. The kernel keeps no sum over a tree.
     pub max_rss_bytes: u64,
+    /// Bytes read and written, where the kernel counts them (`/proc/PID/io`).
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<Io>,
 }
 
-/// A process that SIGKILL did not end (yet).
+/// Bytes that processes read and wrote (`proc_pid_io(5)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Io {
+    /// By `read(2)` and the like: files, pipes and terminals, cached or not.
+    pub read_chars: u64,
+    /// By `write(2)` and the like.
+    pub written_chars: u64,
+    /// Fetched from storage.
+    pub read_bytes: u64,
+    /// Sent to storage, or to be sent.
+    pub written_bytes: u64,
+}
+
+/// A process that does not end, and what it waits for, as far as that could be seen.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Leftover {
     /// Its process id, as the init sees it.
@@ -74,21 +41,88 @@ pub struct Leftover {
     pub comm: String,
     /// Its state's letter, from `/proc/PID/stat`.
     pub state: char,
+    /// The system call that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
+    /// The file that this call is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Where the file's volume is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// The volume's filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<String>,
+    /// The volume's device, `major:minor`, as `/proc/self/mountinfo` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The kernel's function that it waits in, from `/proc/PID/wchan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// For how long it has not run, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_ms: Option<u64>,
+    /// What could not be seen, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cannot: Option<String>,
+}
+
+impl Leftover {
+    /// One of which nothing more is known.
+    pub fn new(pid: Pid, comm: String, state: char) -> Leftover {
+        Leftover {
+            pid,
+            comm,
+            state,
+            call: None,
+            file: None,
+            volume: None,
+            filesystem: None,
+            device: None,
+            kernel: None,
+            for_ms: None,
+            cannot: None,
+        }
+    }
 }
 
 impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "pid {} ({}, state {})", self.pid, self.comm, self.state)
+        write!(f, "pid {} ({}, state {})", self.pid, self.comm, self.state)?;
+        let mut details = Vec::new();
+        match (&self.call, &self.file) {
+            (Some(call), Some(file)) => details.push(format!("{call} of {file}")),
+            (Some(call), None) => details.push(call.clone()),
+            (None, Some(file)) => details.push(file.clone()),
+            (None, None) => {}
+        }
+        if let Some(volume) = &self.volume {
+            let kind = self.filesystem.as_deref().unwrap_or("?");
+            details.push(format!("volume {volume} ({kind})"));
+        }
+        if let Some(kernel) = &self.kernel {
+            details.push(format!("in the kernel's {kernel}"));
+        }
+        if let Some(time) = self.for_ms {
+            details.push(format!("for {} s", time / 1000));
+        }
+        if let Some(cannot) = &self.cannot {
+            details.push(cannot.clone());
+        }
+        if !details.is_empty() {
+            write!(f, ": {}", details.join(", "))?;
+        }
+        Ok(())
     }
 }
 
-/// The account of how one job ended: `jobs/<id>/record.json`.
+/// The account of how one job, or main, ended: `jobs/<id>/record.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// [`VERSION`].
     pub version: u32,
-    /// The job's number.
-    pub job: JobId,
+    /// The job's number, or `main`.
+    pub job: Subject,
     /// The job's name, if it was given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
@@ -106,6 +140,18 @@ pub struct Record {
     pub cause: Cause,
     /// What its tree used.
     pub usage: Usage,
+    /// Processes of this container that the kernel's OOM killer ended meanwhile.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
+}
+
+/// A moment as records have it: RFC 3339, UTC.
+pub fn record_time(time: SystemTime) -> String {
+    humantime::format_rfc3339_micros(time).to_string()
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Record {

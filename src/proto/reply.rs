@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Leftover};
+use super::{Cause, Entry, Leftover};
 use crate::base::{Exit, JobId, Name, Pid};
 
 /// What a client reads from its `reply` FIFO, one JSON object a line. The FIFO's end-of-file says that
@@ -41,6 +41,27 @@ pub enum Reply {
     Done,
     /// The jobs. The last reply.
     Jobs(Vec<JobInfo>),
+    /// The job's tree lives (`heartbeat_ms`).
+    Alive(Alive),
+    /// What has happened. The last reply.
+    Events(Vec<Entry>),
+    /// Something happened.
+    Event(Entry),
+}
+
+/// What a job's tree does at this moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Alive {
+    /// Since its start, milliseconds.
+    pub wall_ms: u64,
+    /// CPU time per time since the last heartbeat: thousandths of one CPU.
+    pub cpu_milli: u64,
+    /// CPUs that it may use, in thousandths.
+    pub cpus_milli: u64,
+    /// Resident memory of its processes, bytes; shared pages count for each.
+    pub rss_bytes: u64,
+    /// Its processes.
+    pub processes: u64,
 }
 
 impl Reply {

@@ -33,6 +33,9 @@ pub struct Request {
     /// Between TERM and KILL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_ms: Option<u64>,
+    /// Send `alive` so often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_ms: Option<u64>,
 }
 
 /// Why a request cannot be served.
@@ -58,6 +61,7 @@ impl Request {
             keep: false,
             timeout_ms: None,
             grace_ms: None,
+            heartbeat_ms: None,
         }
     }
 
@@ -97,6 +101,11 @@ impl Request {
     /// The job's timeout.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout_ms.map(Duration::from_millis)
+    }
+
+    /// Between two heartbeats; not less than a tenth of a second.
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.heartbeat_ms.map(|ms| Duration::from_millis(ms.max(100)))
     }
 
     /// The grace that was asked for.

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod dir;
 pub mod fd;
+mod interpreter;
 pub mod link;
 pub mod mount;
 pub mod notify;

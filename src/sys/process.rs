@@ -16,6 +16,18 @@ pub fn parent() -> Option<Pid> {
     Pid::new(nix::unistd::getppid().as_raw())
 }
 
+/// A process's name, as `/proc/PID/comm` has it: the kernel's own, so reading it asks nobody else.
+pub fn name_of(pid: Pid) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_string())
+}
+
+/// The CPUs that we may run on.
+pub fn cpus() -> usize {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count()).max(1)
+}
+
 /// Our effective user id.
 pub fn uid() -> u32 {
     nix::unistd::geteuid().as_raw()

@@ -12,12 +12,12 @@ use std::{
         unix::ffi::OsStrExt,
     },
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::unistd::{ForkResult, fork};
 
-use super::{fd, process, start::Original, tty};
+use super::{fd, interpreter, process, start::Original, tty};
 use crate::base::{Errno, ExecFailure, Pid, Signal};
 
 /// Forks a child that runs `body` and exits with its answer; 125 if it panics.
@@ -70,16 +70,18 @@ pub struct Spawned {
 
 /// The steps that a child takes, in their order; one byte on the pipe names the one that failed.
 const STEPS: [&str; 3] = ["set up", "change to directory", "execute"];
+/// Step, errno and perhaps the path of an interpreter.
+const LONGEST_MESSAGE: usize = 4096;
 
 impl Command<'_> {
     /// Forks and executes. Never blocks.
     pub fn spawn(&self) -> io::Result<Spawned> {
         let (outcome, report) = fd::pipe()?;
         let pid = fork_child(|| {
-            let (step, error) = self.become_command();
-            let mut message = [0; 5];
-            message[0] = step;
-            message[1..].copy_from_slice(&super::errno(&error).0.to_ne_bytes());
+            let (step, error, interpreter) = self.become_command();
+            let mut message = vec![step];
+            message.extend(super::errno(&error).0.to_ne_bytes());
+            message.extend(interpreter.iter().flat_map(|path| path.as_os_str().as_bytes()));
             let _ = fd::write(&report, &message);
             127
         })?;
@@ -87,17 +89,18 @@ impl Command<'_> {
     }
 
     /// In the child. Returns only if a step failed.
-    fn become_command(&self) -> (u8, io::Error) {
+    fn become_command(&self) -> (u8, io::Error, Option<PathBuf>) {
         match self.set_up() {
             Ok(()) => {}
-            Err(error) => return (0, error),
+            Err(error) => return (0, error, None),
         }
         if let Some(cwd) = self.cwd
             && let Err(error) = nix::unistd::chdir(cwd)
         {
-            return (1, error.into());
+            return (1, error.into(), None);
         }
-        (2, self.execute())
+        let (error, interpreter) = self.execute();
+        (2, error, interpreter)
     }
 
     fn set_up(&self) -> io::Result<()> {
@@ -133,7 +136,7 @@ impl Command<'_> {
         Ok(())
     }
 
-    fn execute(&self) -> io::Error {
+    fn execute(&self) -> (io::Error, Option<PathBuf>) {
         let words = pointers(&self.words);
         let env = self.env.as_deref().map(pointers);
         if let Some(env) = &env {
@@ -143,7 +146,11 @@ impl Command<'_> {
         // SAFETY: the array ends with a null pointer and its strings with NUL. `execvp` searches the `PATH`
         // of `environ`, and runs what has no interpreter with the shell, as everybody expects.
         unsafe { libc::execvp(words[0], words.as_ptr()) };
-        io::Error::last_os_error()
+        let error = io::Error::last_os_error();
+        // The file may be there, and not what it names: the kernel's answer is the same.
+        let program = OsStr::from_bytes(self.words[0].as_bytes());
+        let missing = (error.raw_os_error() == Some(libc::ENOENT)).then(|| interpreter::missing(program)).flatten();
+        (error, missing)
     }
 }
 
@@ -153,10 +160,10 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 
 /// What became of an exec: `None` if it is not known yet, otherwise success or the reason.
 pub fn outcome(spawned: &OwnedFd, words: &[CString], cwd: Option<&Path>) -> Option<Result<(), ExecFailure>> {
-    let mut message = [0; 5];
+    let mut message = [0; LONGEST_MESSAGE];
     match fd::read(spawned, &mut message) {
         Ok(None) => None,
-        Ok(Some(5)) => {
+        Ok(Some(size)) if size >= 5 => {
             let step = message[0];
             let errno = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
             let object = match step {
@@ -164,7 +171,9 @@ pub fn outcome(spawned: &OwnedFd, words: &[CString], cwd: Option<&Path>) -> Opti
                 _ => OsStr::from_bytes(words[0].as_bytes()).to_owned(),
             };
             let verb = STEPS.get(usize::from(step)).unwrap_or(&STEPS[0]);
-            Some(Err(ExecFailure { what: format!("{verb} {}", object.display()), errno: Errno(errno) }))
+            let interpreter = String::from_utf8_lossy(&message[5..size]).into_owned();
+            let interpreter = Some(interpreter).filter(|path| !path.is_empty());
+            Some(Err(ExecFailure { what: format!("{verb} {}", object.display()), errno: Errno(errno), interpreter }))
         }
         Ok(Some(_)) | Err(_) => Some(Ok(())),
     }

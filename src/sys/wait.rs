@@ -7,14 +7,7 @@ use crate::base::{Exit, Pid, Signal};
 /// What the reaped children of this process used, and whatever those had reaped.
 pub fn children_usage() -> Usage {
     use nix::sys::resource::{UsageWho, getrusage};
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Usage::default() };
-    let time =
-        |time: nix::sys::time::TimeVal| Duration::from_micros((time.tv_sec() * 1_000_000 + time.tv_usec()) as u64);
-    Usage {
-        user: time(usage.user_time()),
-        system: time(usage.system_time()),
-        max_rss_bytes: usage.max_rss() as u64 * 1024,
-    }
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Usage::default(), |usage| Usage::from(usage.as_ref()))
 }
 
 /// Resources that processes used (`getrusage(2)`).
@@ -28,11 +21,18 @@ pub struct Usage {
     pub max_rss_bytes: u64,
 }
 
+impl From<&libc::rusage> for Usage {
+    fn from(usage: &libc::rusage) -> Usage {
+        let time = |time: libc::timeval| Duration::from_micros((time.tv_sec * 1_000_000 + time.tv_usec) as u64);
+        Usage { user: time(usage.ru_utime), system: time(usage.ru_stime), max_rss_bytes: usage.ru_maxrss as u64 * 1024 }
+    }
+}
+
 /// One answer of [`reap`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reaped {
-    /// This child has ended.
-    Child(Pid, Exit),
+    /// This child has ended; what it used, with all that it had waited for.
+    Child(Pid, Exit, Usage),
     /// A signal has stopped this child.
     Stopped(Pid),
     /// Children are there, and none has ended.
@@ -46,11 +46,13 @@ pub enum Reaped {
 pub fn reap() -> Reaped {
     loop {
         let mut status = 0;
-        // SAFETY: `status` is valid for writing.
-        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::WUNTRACED | libc::__WALL) };
+        // SAFETY: plain numbers, for which zero is a value.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both are valid for writing.
+        let pid = unsafe { libc::wait4(-1, &mut status, libc::WNOHANG | libc::WUNTRACED | libc::__WALL, &mut usage) };
         return match Pid::new(pid) {
             Some(pid) => match exit(status) {
-                Some(exit) => Reaped::Child(pid, exit),
+                Some(exit) => Reaped::Child(pid, exit, Usage::from(&usage)),
                 None if libc::WIFSTOPPED(status) => Reaped::Stopped(pid),
                 None => continue,
             },

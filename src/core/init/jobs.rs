@@ -4,9 +4,9 @@ use std::{mem, time::Duration};
 
 use super::{Init, Role};
 use crate::{
-    base::{Exit, JobId, JobRef, Name, Pgid, Pid, RequestId, Signal, Tick},
+    base::{Exit, JobId, JobRef, Name, Pgid, Pid, RequestId, Signal, Subject, Tick},
     core::{Action, Level, Phase, Source},
-    proto::{Cause, JobState, Line, Notice, Order, Reply},
+    proto::{Cause, Happening, JobState, Line, Notice, Order, Reply, Usage, Who},
 };
 
 impl Init {
@@ -25,7 +25,8 @@ impl Init {
             }
             Err(reason) => {
                 orders.push(Action::Log(Level::Error, format!("{id}: cannot start its keeper: {reason}")));
-                self.end_job(now, id, None, Cause::KeeperGone, orders);
+                let reason = format!("cannot start its keeper: {reason}");
+                self.end_job(now, id, None, Cause::Refused { reason }, orders);
                 self.start_queued(now, orders);
             }
         }
@@ -41,7 +42,14 @@ impl Init {
             let all = self.main_pid().is_none();
             orders.push(Action::EndStrays { job: id, command, all });
         }
-        let (exit, cause) = outcome.unwrap_or((None, Cause::KeeperGone));
+        let ended = (None, Cause::KeeperGone, 0, None);
+        let (exit, cause) = match outcome {
+            Some(told) => told,
+            None => {
+                self.note_end(id, ended, orders);
+                (None, Cause::KeeperGone)
+            }
+        };
         self.end_job(now, id, exit, cause, orders);
         self.start_queued(now, orders);
     }
@@ -55,6 +63,9 @@ impl Init {
         match notice {
             Notice::Command(text) => job.describe(&text),
             Notice::Started(pid) => {
+                let (name, command) = (job.name.clone(), job.text().into());
+                let started = Happening::Started { job: Subject::Job(id), name, pid, command };
+                orders.push(Action::Note(Level::Info, started));
                 job.command = Some(pid);
                 if job.state == JobState::Starting {
                     job.enter(now, JobState::Running);
@@ -70,17 +81,27 @@ impl Init {
                     self.give_up_at.get_or_insert(now + self.config.stuck_timeout);
                 }
             }
-            Notice::Ended { exit, cause } => {
-                let status = exit.map_or("never ran".into(), |exit| exit.to_string());
-                // Somebody has to be told, and a job by hand has no client.
-                let refused =
-                    matches!(cause, Cause::Refused { .. }) || job.by_hand && matches!(cause, Cause::ExecFailed(_));
-                let level = if refused { Level::Warn } else { Level::Info };
-                orders.push(Action::Log(level, format!("{id}: {status}, {cause}")));
+            Notice::Ended { exit, cause, wall_us, usage } => {
                 job.enter(now, JobState::Ending);
-                job.outcome = Some((exit, cause));
+                job.outcome = Some((exit, cause.clone()));
+                self.note_end(id, (exit, cause, wall_us, usage), orders);
             }
         }
+    }
+
+    pub(super) fn note_end(
+        &mut self,
+        id: JobId,
+        (exit, cause, wall_us, usage): (Option<Exit>, Cause, u64, Option<Usage>),
+        orders: &mut Vec<Action>,
+    ) {
+        let Some(job) = self.table.get(id) else { return };
+        // What a client is told by its answer, it alone needs to know; a job by hand has no client.
+        let its_clients = matches!(cause, Cause::ExecFailed(_)) && !job.by_hand;
+        let level = if cause.is_ordinary() || its_clients { Level::Info } else { Level::Warn };
+        let name = job.name.clone();
+        let ended = Happening::Ended { job: Subject::Job(id), name, exit, cause, wall_us, usage };
+        orders.push(Action::Note(level, ended));
     }
 
     pub(super) fn end_job(&mut self, now: Tick, id: JobId, exit: Option<Exit>, cause: Cause, orders: &mut Vec<Action>) {
@@ -117,9 +138,11 @@ impl Init {
                 None => refuse(Some(to), no_such(&job), orders),
                 Some(id) => self.when_ended(id, Some(to), orders),
             },
-            Line::Kill(to, signal, job) => self.kill(to, signal, &job, orders),
-            Line::Stop(to, job, grace) => self.stop_job(now, to, &job, grace, orders),
-            Line::Shutdown(to) => {
+            Line::Events(to, true) => orders.push(Action::Follow(to)),
+            Line::Events(to, false) => orders.push(Action::History(to)),
+            Line::Kill(to, signal, job, by) => self.kill(to, signal, by, &job, orders),
+            Line::Stop(to, job, grace, by) => self.stop_job(now, to, &job, grace, by, orders),
+            Line::Shutdown(to, by) => {
                 if let Some(to) = to {
                     orders.push(Action::Hold(to));
                     orders.push(Action::Answer { to, reply: Reply::Done, last: false });
@@ -127,8 +150,10 @@ impl Init {
                 if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
                     self.asked_group = Some(group);
                     orders.push(Action::SignalGroup(group, Signal::TERM));
+                    self.passed_on = Some((Signal::TERM, Cause::Killed { signal: Signal::TERM, by: by.clone() }));
                 }
-                self.stop(now, "asked through the control FIFO", orders);
+                let by = by.map_or("through the control FIFO".into(), |by| format!("by {by}"));
+                self.stop(now, &format!("asked {by}"), orders);
             }
         }
     }
@@ -165,7 +190,14 @@ impl Init {
         }
     }
 
-    pub(super) fn kill(&mut self, to: Option<RequestId>, signal: Signal, job: &JobRef, orders: &mut Vec<Action>) {
+    pub(super) fn kill(
+        &mut self,
+        to: Option<RequestId>,
+        signal: Signal,
+        by: Option<Who>,
+        job: &JobRef,
+        orders: &mut Vec<Action>,
+    ) {
         let Some(id) = self.table.find(job) else { return refuse(to, no_such(job), orders) };
         let state = self.table.get(id).map_or(JobState::Ended, |job| job.state);
         match state {
@@ -174,7 +206,7 @@ impl Init {
             }
             JobState::Ended => refuse(to, format!("{id} has ended"), orders),
             JobState::Starting | JobState::Running | JobState::Ending => {
-                orders.push(Action::Tell { job: id, order: Order::Kill(signal) });
+                orders.push(Action::Tell { job: id, order: Order::Kill { signal, by } });
                 if let Some(to) = to {
                     orders.push(Action::Answer { to, reply: Reply::Done, last: true });
                 }
@@ -188,6 +220,7 @@ impl Init {
         to: Option<RequestId>,
         job: &JobRef,
         grace: Option<Duration>,
+        by: Option<Who>,
         orders: &mut Vec<Action>,
     ) {
         let Some(id) = self.table.find(job) else { return refuse(to, no_such(job), orders) };
@@ -195,12 +228,13 @@ impl Init {
         match state {
             JobState::Queued => {
                 self.table.unqueue(id);
-                self.end_job(now, id, None, Cause::Stopped, orders);
+                self.note_end(id, (None, Cause::Stopped { by: by.clone() }, 0, None), orders);
+                self.end_job(now, id, None, Cause::Stopped { by }, orders);
             }
             JobState::Starting | JobState::Running | JobState::Ending => {
                 let time = grace.unwrap_or_else(|| self.budget.left(now));
                 let grace_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                let order = Order::Stop { cause: Cause::Stopped, grace_ms, asked: grace.is_some() };
+                let order = Order::Stop { cause: Cause::Stopped { by }, grace_ms, asked: grace.is_some() };
                 orders.push(Action::Tell { job: id, order });
             }
             JobState::Ended => {}

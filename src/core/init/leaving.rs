@@ -6,7 +6,7 @@ use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
     base::{Pid, Process, Signal, Tick},
     core::{Action, Ending, Level, Phase, STUCK_AFTER, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
-    proto::{Cause, Order},
+    proto::{Cause, Happening, Order},
 };
 
 impl Init {
@@ -92,14 +92,17 @@ impl Init {
     }
 
     pub(super) fn begin_stopping(&mut self, now: Tick, why: &str, orders: &mut Vec<Action>) {
-        orders.push(Action::Log(Level::Info, format!("stopping: {why}")));
+        orders.push(Action::Note(Level::Info, Happening::Stopping { why: why.into() }));
+        self.why = why.into();
         self.enter(Phase::Stopping, orders);
         for job in self.table.drain_queue() {
-            self.end_job(now, job, None, Cause::Shutdown, orders);
+            let cause = Cause::Shutdown { why: why.into() };
+            self.note_end(job, (None, cause.clone(), 0, None), orders);
+            self.end_job(now, job, None, cause, orders);
         }
         let grace_ms = u64::try_from(self.budget.left(now).as_millis()).unwrap_or(u64::MAX);
         for job in self.table.active() {
-            let order = Order::Stop { cause: Cause::Shutdown, grace_ms, asked: false };
+            let order = Order::Stop { cause: Cause::Shutdown { why: why.into() }, grace_ms, asked: false };
             orders.push(Action::Tell { job, order });
         }
     }

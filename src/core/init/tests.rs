@@ -56,9 +56,9 @@ impl Bench {
         self.init.step(at(self.now), event, &mut self.orders);
     }
 
-    /// The orders since the last call, log lines left out.
+    /// The orders since the last call, what is only said left out.
     fn take(&mut self) -> Vec<Action> {
-        self.orders.drain(..).filter(|order| !matches!(order, Action::Log(..))).collect()
+        self.orders.drain(..).filter(|order| !matches!(order, Action::Log(..) | Action::Note(..))).collect()
     }
 
     fn term(&mut self) {
@@ -66,7 +66,7 @@ impl Bench {
     }
 
     fn reap(&mut self, raw: i32, exit: Exit) {
-        self.step(Event::Reaped { pid: pid(raw), exit });
+        self.step(Event::Reaped { pid: pid(raw), exit, account: None });
     }
 
     /// A job that runs under keeper `keeper`.
@@ -81,7 +81,7 @@ impl Bench {
     }
 
     fn end_job(&mut self, job: JobId, keeper: i32) {
-        let notice = Notice::Ended { exit: Some(Exit::Code(0)), cause: Cause::Exited };
+        let notice = Notice::Ended { exit: Some(Exit::Code(0)), cause: Cause::Exited, wall_us: 0, usage: None };
         self.step(Event::Notice { job, notice });
         self.reap(keeper, Exit::Code(0));
     }
@@ -96,6 +96,10 @@ impl Bench {
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
     Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into() }
+}
+
+fn shutdown() -> Cause {
+    Cause::Shutdown { why: "SIGTERM from outside the namespace".into() }
 }
 
 fn leave(code: u8) -> [Action; 2] {
@@ -125,7 +129,11 @@ fn exit_codes_are_remapped_and_failures_to_execute_are_shell_codes() {
     bench.reap(MAIN, Exit::Signal(Signal::TERM));
     assert_eq!(bench.init.exit_code(), 0);
     let mut bench = Bench::new(config(Role::Pid1, true));
-    bench.step(Event::MainNotExecuted(ExecFailure { what: "execute x".into(), errno: crate::base::Errno(13) }));
+    bench.step(Event::MainNotExecuted(ExecFailure {
+        what: "execute x".into(),
+        errno: crate::base::Errno(13),
+        interpreter: None,
+    }));
     bench.reap(MAIN, Exit::Code(127));
     assert_eq!(bench.init.exit_code(), 126);
 }
@@ -151,7 +159,7 @@ fn a_stop_asks_main_jobs_and_the_engines_processes_at_once() {
     let job = bench.job(1, 20);
     bench.term();
     let group = Pgid::led_by(pid(MAIN)).unwrap();
-    let order = Order::Stop { cause: Cause::Shutdown, grace_ms: 7000, asked: false };
+    let order = Order::Stop { cause: shutdown(), grace_ms: 7000, asked: false };
     let expected =
         [Action::SignalGroup(group, Signal::TERM), Action::Tell { job, order }, Action::Look { kill: false }];
     assert_eq!(bench.take(), expected);
@@ -336,15 +344,15 @@ fn a_queued_job_can_be_stopped_and_a_shutdown_answers_the_queue() {
         bench.step(Event::Line(Line::Exec(RequestId(request), None)));
     }
     bench.take();
-    bench.step(Event::Line(Line::Stop(Some(RequestId(9)), JobRef::Id(JobId(2)), None)));
+    bench.step(Event::Line(Line::Stop(Some(RequestId(9)), JobRef::Id(JobId(2)), None, None)));
     let ended = |to: u128, job, cause| Action::Answer {
         to: RequestId(to),
         reply: Reply::Ended { job: JobId(job), exit: None, cause, left: Vec::new() },
         last: true,
     };
-    assert_eq!(bench.take(), [ended(2, 2, Cause::Stopped), ended(9, 2, Cause::Stopped)]);
+    assert_eq!(bench.take(), [ended(2, 2, Cause::Stopped { by: None }), ended(9, 2, Cause::Stopped { by: None })]);
     bench.term();
-    assert!(bench.take().contains(&ended(3, 3, Cause::Shutdown)));
+    assert!(bench.take().contains(&ended(3, 3, shutdown())));
     bench.step(Event::Line(Line::Exec(RequestId(4), None)));
     let orders = bench.take();
     assert!(matches!(&orders[..], [Action::Answer { reply: Reply::Refused { .. }, .. }]), "{orders:?}");
@@ -386,7 +394,7 @@ fn a_name_belongs_to_one_living_job() {
     bench.step(Event::KeeperForked { job: JobId(2), keeper: Ok(pid(30)) });
     bench.step(Event::Notice {
         job: JobId(2),
-        notice: Notice::Ended { exit: Some(Exit::Code(0)), cause: Cause::Exited },
+        notice: Notice::Ended { exit: Some(Exit::Code(0)), cause: Cause::Exited, wall_us: 0, usage: None },
     });
     bench.take();
     bench.step(exec(4));
@@ -516,7 +524,7 @@ impl World {
             }
             Action::Tell { job, order: Order::Stop { .. } } => {
                 if let Some(keeper) = self.keepers.remove(&job) {
-                    let notice = Notice::Ended { exit: None, cause: Cause::Shutdown };
+                    let notice = Notice::Ended { exit: None, cause: shutdown(), wall_us: 0, usage: None };
                     facts.push(Event::Notice { job, notice });
                     self.die(keeper, facts);
                 }
@@ -550,7 +558,10 @@ impl World {
             | Action::EndStrays { .. }
             | Action::DropHalfLine
             | Action::Release
-            | Action::Log(..) => {}
+            | Action::Log(..)
+            | Action::Note(..)
+            | Action::History(_)
+            | Action::Follow(_) => {}
         }
     }
 
@@ -569,7 +580,7 @@ impl World {
             }
         }
         if parent == 1 {
-            facts.push(Event::Reaped { pid: pid(target), exit: Exit::Signal(Signal::KILL) });
+            facts.push(Event::Reaped { pid: pid(target), exit: Exit::Signal(Signal::KILL), account: None });
         } else if self.watched.remove(&target) {
             facts.push(Event::WatchedEnded(pid(target)));
         }

@@ -18,8 +18,18 @@ fn process(raw: i32, parent: i32) -> Process {
     Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into() }
 }
 
+fn shutdown() -> Cause {
+    Cause::Shutdown { why: "x".into() }
+}
+
 fn config() -> JobConfig {
-    JobConfig { timeout: None, grace: None, default_grace: Duration::from_secs(7), bound_to_client: true }
+    JobConfig {
+        timeout: None,
+        grace: None,
+        default_grace: Duration::from_secs(7),
+        bound_to_client: true,
+        heartbeat: None,
+    }
 }
 
 /// A running job and everything that it ordered so far.
@@ -66,11 +76,11 @@ fn whatever_a_command_leaves_ends_before_the_job_does() {
 
 #[test]
 fn every_reason_to_end_asks_the_whole_tree_and_is_the_cause() {
-    let stop = Order::Stop { cause: Cause::Stopped, grace_ms: 7000, asked: false };
+    let stop = Order::Stop { cause: Cause::Stopped { by: None }, grace_ms: 7000, asked: false };
     for (event, cause) in [
         (JobEvent::ClientGone, Cause::ClientGone),
         (JobEvent::InitGone, Cause::InitGone),
-        (JobEvent::Order(stop), Cause::Stopped),
+        (JobEvent::Order(stop), Cause::Stopped { by: None }),
     ] {
         let (mut job, mut orders) = running(config());
         job.step(at(5), event, &mut orders);
@@ -105,7 +115,7 @@ fn the_grace_that_was_asked_for_wins() {
     for (own, asked, expected) in [(None, false, 3), (Some(30), false, 30), (Some(30), true, 3), (Some(1), false, 1)] {
         let grace = own.map(|own| own * second);
         let (mut job, mut orders) = running(JobConfig { grace, ..config() });
-        job.step(at(0), JobEvent::Order(Order::Stop { cause: Cause::Shutdown, grace_ms: 3000, asked }), &mut orders);
+        job.step(at(0), JobEvent::Order(Order::Stop { cause: shutdown(), grace_ms: 3000, asked }), &mut orders);
         job.step(at(0), JobEvent::Looked(vec![]), &mut orders);
         assert_eq!(job.deadline(), Some(at(expected * 1000)), "{own:?} {asked}");
     }
@@ -120,7 +130,7 @@ fn a_kept_job_outlives_its_client() {
 
 #[test]
 fn what_cannot_be_executed_ends_with_its_reason() {
-    let failure = ExecFailure { what: "execute x".into(), errno: Errno::ENOENT };
+    let failure = ExecFailure { what: "execute x".into(), errno: Errno::ENOENT, interpreter: None };
     let expected = Some((Some(Exit::Code(127)), Cause::ExecFailed(failure.clone())));
     let (mut job, mut orders) = (Job::new(config(), ME), Vec::new());
     job.step(at(0), JobEvent::NotExecuted(failure.clone()), &mut orders);
@@ -142,7 +152,7 @@ fn a_client_is_told_of_what_sigkill_does_not_end_and_the_keeper_stays() {
     job.step(at(8000), JobEvent::Looked(vec![process(10, 1)]), &mut orders);
     orders.clear();
     job.step(at(10_000), JobEvent::Looked(vec![process(10, 1)]), &mut orders);
-    let left = vec![Leftover { pid: pid(10), comm: "x".into(), state: 'S' }];
+    let left = vec![Leftover::new(pid(10), "x".into(), 'S')];
     let report = JobAction::Report { exit: None, cause: Cause::Timeout, left: left.clone() };
     assert_eq!(orders, [JobAction::TellStuck(left), report]);
     assert!(!job.has_ended());
@@ -154,11 +164,12 @@ fn a_client_is_told_of_what_sigkill_does_not_end_and_the_keeper_stays() {
 
 #[test]
 fn a_kill_reaches_the_group_and_is_the_cause_only_if_it_was_deadly() {
-    for (exit, cause) in
-        [(Exit::Signal(Signal::INT), Cause::Killed { signal: Signal::INT }), (Exit::Code(0), Cause::Exited)]
-    {
+    for (exit, cause) in [
+        (Exit::Signal(Signal::INT), Cause::Killed { signal: Signal::INT, by: Who::new("me") }),
+        (Exit::Code(0), Cause::Exited),
+    ] {
         let (mut job, mut orders) = running(config());
-        job.step(at(1), JobEvent::Order(Order::Kill(Signal::INT)), &mut orders);
+        job.step(at(1), JobEvent::Order(Order::Kill { signal: Signal::INT, by: Who::new("me") }), &mut orders);
         assert_eq!(orders, [JobAction::SignalGroup(Pgid::led_by(pid(10)).unwrap(), Signal::INT)]);
         job.step(at(2), JobEvent::Reaped(pid(10), exit), &mut orders);
         job.step(at(2), JobEvent::Alone, &mut orders);
@@ -167,7 +178,7 @@ fn a_kill_reaches_the_group_and_is_the_cause_only_if_it_was_deadly() {
 }
 
 fn any_event() -> impl Strategy<Value = JobEvent> {
-    let failure = ExecFailure { what: "execute x".into(), errno: Errno(13) };
+    let failure = ExecFailure { what: "execute x".into(), errno: Errno(13), interpreter: None };
     prop_oneof![
         Just(JobEvent::Executed),
         Just(JobEvent::NotExecuted(failure)),
@@ -175,11 +186,11 @@ fn any_event() -> impl Strategy<Value = JobEvent> {
         proptest::collection::vec((10..14i32, 1..12i32), 0..4)
             .prop_map(|list| JobEvent::Looked(list.into_iter().map(|(p, parent)| process(p, parent)).collect())),
         (0u64..9000, any::<bool>()).prop_map(|(grace_ms, asked)| JobEvent::Order(Order::Stop {
-            cause: Cause::Stopped,
+            cause: Cause::Stopped { by: None },
             grace_ms,
             asked
         })),
-        Just(JobEvent::Order(Order::Kill(Signal::TERM))),
+        Just(JobEvent::Order(Order::Kill { signal: Signal::TERM, by: None })),
         Just(JobEvent::ClientGone),
         Just(JobEvent::InitGone),
         Just(JobEvent::Tick),

@@ -1,14 +1,15 @@
 //! Orders become system calls. None of it may block.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, btree_map},
     ffi::CString,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    time::SystemTime,
 };
 
 use super::{Keeper, Turn};
 use crate::{
-    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId},
+    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId, Subject},
     core::{Action, Event, Level, Source},
     init::{
         Sync,
@@ -17,7 +18,9 @@ use crate::{
         token::Token,
     },
     inspect, keeper,
-    proto::{JobInfo, Reply, Request, files, place},
+    proto::{
+        Bytes, Entry, Happening, JobInfo, MAX_LINE, Record, Reply, Request, VERSION, files, place, record_time as time,
+    },
     sys::{
         clock, fd,
         link::Link,
@@ -25,6 +28,9 @@ use crate::{
         wait::{Reaped, reap},
     },
 };
+
+/// Of what has happened, so much is remembered.
+const HISTORY: usize = 64;
 
 impl Turn<'_> {
     pub(super) fn perform(&mut self, order: Action) {
@@ -75,6 +81,9 @@ impl Turn<'_> {
             }
             Action::Release => {
                 if let Some(control) = &self.control {
+                    if let Some(record) = &self.main_record {
+                        control.keep_main_record(record);
+                    }
                     control.release();
                 }
                 if let Some(terminal) = &self.terminal {
@@ -82,13 +91,48 @@ impl Turn<'_> {
                 }
             }
             Action::Exit(code) => self.code = Some(code),
-            Action::Log(level, text) => match level {
-                Level::Error => log::error!("{text}"),
-                Level::Warn => log::warn!("{text}"),
-                Level::Info => log::info!("{text}"),
-                Level::Debug => log::debug!("{text}"),
-            },
+            Action::Log(level, text) => say(level, &text),
+            Action::Note(level, what) => {
+                say(level, &what);
+                self.note(what);
+            }
+            Action::History(to) => self.history(to),
+            Action::Follow(to) => {
+                self.hold(to);
+                self.followers.insert(to);
+            }
         }
+    }
+
+    /// Keeps it, and tells those who follow. One that does not read misses some, and sees it by the numbers.
+    fn note(&mut self, what: Happening) {
+        if let Happening::Ended { job: Subject::Main, exit, cause, wall_us, usage, .. } = &what {
+            self.main_record = Some(Record {
+                version: VERSION,
+                job: Subject::Main,
+                name: None,
+                command: self.plan.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect(),
+                started: time(self.started),
+                ended: time(SystemTime::now()),
+                wall_us: *wall_us,
+                exit: *exit,
+                cause: cause.clone(),
+                usage: usage.unwrap_or_default(),
+                oom_kills: inspect::oom_kills().map_or(0, |(kills, _)| kills.saturating_sub(self.oom_kills)),
+            });
+        }
+        self.happened += 1;
+        let entry = Entry { seq: self.happened, time: time(SystemTime::now()), what };
+        self.followers.retain(|follower| self.clients.contains_key(follower));
+        if !self.followers.is_empty() {
+            let line = Reply::Event(entry.clone()).to_line();
+            let told = self.followers.iter().filter_map(|follower| self.clients.get(follower));
+            told.filter(|_| line.len() <= MAX_LINE).for_each(|(_, file)| drop(fd::write(file, &line)));
+        }
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(entry);
     }
 
     /// As PID 1: nobody in the namespace. Otherwise: no child, and with that nobody below us.
@@ -98,7 +142,7 @@ impl Turn<'_> {
         }
         loop {
             match reap() {
-                Reaped::Child(pid, exit) => self.ended(pid, exit),
+                Reaped::Child(pid, exit, usage) => self.ended(pid, exit, usage),
                 Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
                 Reaped::NoneYet => return false,
                 Reaped::NoChild => return true,
@@ -128,7 +172,7 @@ impl Turn<'_> {
             }
             Err(error) => {
                 let what = format!("start {}", self.plan.command[0].to_string_lossy());
-                Err(ExecFailure { what, errno: Errno(error.raw_os_error().unwrap_or(0)) })
+                Err(ExecFailure { what, errno: Errno(error.raw_os_error().unwrap_or(0)), interpreter: None })
             }
         };
         self.facts.push_back(Event::MainForked(result));
@@ -197,14 +241,32 @@ impl Turn<'_> {
 
     fn list(&mut self, to: RequestId) {
         let Some(control) = &self.control else { return };
-        let Ok(reply) = control.reply(to) else { return };
         let jobs = || self.core.list(clock::now()).into_iter().map(|(info, request)| describe(control, info, request));
-        match helper::list(self.original, &reply, control.requests(), || jobs().collect()) {
-            Ok(pid) => self.add_helper(pid, Helper::Other),
-            Err(error) => {
-                let reason = format!("cannot fork a helper to list the jobs: {}", crate::sys::errno(&error));
+        let asked = self.answer_by_helper(to, || Reply::Jobs(jobs().collect()));
+        self.see_to(to, asked);
+    }
+
+    fn history(&mut self, to: RequestId) {
+        let asked = self.answer_by_helper(to, || Reply::Events(self.history.iter().cloned().collect()));
+        self.see_to(to, asked);
+    }
+
+    /// A long answer, to whoever may be slow to read it.
+    fn answer_by_helper(&self, to: RequestId, reply: impl FnOnce() -> Reply) -> Option<std::io::Result<Pid>> {
+        let control = self.control.as_ref()?;
+        let client = control.reply(to).ok()?;
+        Some(helper::answer(self.original, &client, control.requests(), reply))
+    }
+
+    fn see_to(&mut self, to: RequestId, asked: Option<std::io::Result<Pid>>) {
+        match asked {
+            Some(Ok(pid)) => self.add_helper(pid, Helper::Other),
+            Some(Err(error)) => {
+                let reason = format!("cannot fork a helper to answer: {}", crate::sys::errno(&error));
                 self.answer(to, &Reply::Refused { reason }, true);
             }
+            // The client has gone.
+            None => {}
         }
     }
 
@@ -261,8 +323,8 @@ fn environment(control: &Control, own: &[Vec<u8>]) -> Vec<CString> {
     let mut all: Vec<Vec<u8>> = Vec::new();
     let mut places: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let mut set = |entry: Vec<u8>| match places.entry(key(&entry)) {
-        Entry::Occupied(place) => all[*place.get()] = entry,
-        Entry::Vacant(place) => {
+        btree_map::Entry::Occupied(place) => all[*place.get()] = entry,
+        btree_map::Entry::Vacant(place) => {
             place.insert(all.len());
             all.push(entry);
         }
@@ -290,6 +352,15 @@ fn describe(control: &Control, mut info: JobInfo, request: Option<RequestId>) ->
         info.command = keeper::command_text(&request.command);
     }
     info
+}
+
+fn say(level: Level, text: &dyn std::fmt::Display) {
+    match level {
+        Level::Error => log::error!("{text}"),
+        Level::Warn => log::warn!("{text}"),
+        Level::Info => log::info!("{text}"),
+        Level::Debug => log::debug!("{text}"),
+    }
 }
 
 /// A process that has ended meanwhile is no news.

@@ -1,0 +1,57 @@
+//! What a process's children used and use.
+
+use std::time::Duration;
+
+use procfs::process::{Process as Entry, Stat};
+
+use super::below;
+use crate::base::Pid;
+
+/// Bytes that processes read and wrote, as `/proc/PID/io` counts them: by system calls, and to and from storage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Io {
+    /// By system calls: read, written.
+    pub chars: [u64; 2],
+    /// From and to storage.
+    pub bytes: [u64; 2],
+}
+
+/// What the children of this process that it has waited for read and wrote, and whatever those had waited for:
+/// the kernel adds it to ours, so what our one thread did itself is taken off.
+pub fn children_io() -> Option<Io> {
+    let me = Entry::myself().ok()?;
+    let (all, own) = (me.io().ok()?, me.task_main_thread().ok()?.io().ok()?);
+    Some(Io {
+        chars: [all.rchar.saturating_sub(own.rchar), all.wchar.saturating_sub(own.wchar)],
+        bytes: [all.read_bytes.saturating_sub(own.read_bytes), all.write_bytes.saturating_sub(own.write_bytes)],
+    })
+}
+
+/// What the processes below one use at this moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Load {
+    /// CPU time that they and those they waited for have used so far.
+    pub cpu: Duration,
+    /// Resident memory, bytes; shared pages count for each.
+    pub rss_bytes: u64,
+    /// How many they are.
+    pub processes: u64,
+}
+
+/// The load of everything below `root`.
+pub fn load_below(root: Pid) -> Option<Load> {
+    let ticks = procfs::ticks_per_second().max(1);
+    let mut load = Load::default();
+    for process in below(root)?.iter().filter(|process| !process.is_dead()) {
+        let Ok(stat) = Entry::new(process.id.pid.get()).and_then(|entry| entry.stat()) else { continue };
+        load.cpu += Duration::from_millis(cpu_ticks(&stat) * 1000 / ticks);
+        load.rss_bytes += stat.rss * procfs::page_size();
+        load.processes += 1;
+    }
+    Some(load)
+}
+
+fn cpu_ticks(stat: &Stat) -> u64 {
+    let waited_for = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0);
+    stat.utime + stat.stime + waited_for
+}

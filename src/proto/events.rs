@@ -1,0 +1,101 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Leftover, Sender, Usage};
+use crate::base::{Exit, Name, Pid, Signal, Subject};
+
+/// Something that happened, for `lastout events`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Counted from 1, without a gap, for the life of the init.
+    pub seq: u64,
+    /// When: RFC 3339, UTC.
+    pub time: String,
+    /// What.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Happening {
+    /// The init was sent a signal.
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// By whom.
+        from: Sender,
+    },
+    /// A command was executed.
+    Started {
+        /// Whose.
+        job: Subject,
+        /// A job's name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
+        /// Its process id.
+        pid: Pid,
+        /// The command as a person would type it, shortened.
+        command: String,
+    },
+    /// A job's tree, or main, has ended.
+    Ended {
+        /// Whose.
+        job: Subject,
+        /// A job's name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
+        /// How the command ended, if it ran.
+        exit: Option<Exit>,
+        /// Why.
+        cause: Cause,
+        /// How long it took, microseconds.
+        wall_us: u64,
+        /// What it used, where somebody could count it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        usage: Option<Usage>,
+    },
+    /// The init has begun to leave.
+    Stopping {
+        /// Why.
+        why: String,
+    },
+    /// A process hangs, or SIGKILL does not end it.
+    Stuck {
+        /// Which, and where.
+        process: Leftover,
+    },
+    /// Something was not written to a volume.
+    SyncFailed {
+        /// Which volume, and why.
+        what: String,
+    },
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let named = |name: &Option<Name>| name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        match self {
+            Happening::Signal { signal, from } => write!(f, "{signal} from {from}"),
+            Happening::Started { job, name, pid, command } => {
+                write!(f, "{job}{}: started as pid {pid}: {command}", named(name))
+            }
+            Happening::Ended { job, name, exit, cause, wall_us, usage } => {
+                let exit = exit.map_or("never ran".into(), |exit| exit.to_string());
+                write!(f, "{job}{}: {exit}, {cause}", named(name))?;
+                let seconds = |us: u64| format!("{}.{:03} s", us / 1_000_000, us / 1000 % 1000);
+                write!(f, ", after {}", seconds(*wall_us))?;
+                if let Some(usage) = usage {
+                    let cpu = usage.cpu_user_us + usage.cpu_system_us;
+                    write!(f, ", cpu {}, {} MiB", seconds(cpu), usage.max_rss_bytes >> 20)?;
+                }
+                Ok(())
+            }
+            Happening::Stopping { why } => write!(f, "stopping: {why}"),
+            Happening::Stuck { process } => write!(f, "hangs: {process}"),
+            Happening::SyncFailed { what } => f.write_str(what),
+        }
+    }
+}
