@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod dir;
+pub mod disposable;
 pub mod fd;
 mod interpreter;
 pub mod link;
@@ -18,6 +19,7 @@ pub mod spawn;
 pub mod splice;
 pub mod start;
 pub mod stderr;
+pub mod syscalls;
 pub mod tty;
 pub mod wait;
 
