@@ -58,6 +58,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "60s")]
     stuck_timeout: Duration,
 
+    /// Abort the FUSE connection of a volume on which something still hangs when its time is over
+    #[arg(long)]
+    abort_fuse: bool,
+
     /// Volumes to sync before leaving: network and FUSE ones, all, or none
     #[arg(long, value_name = "WHICH", value_enum, default_value = "auto")]
     sync: SyncArgument,
@@ -106,6 +110,7 @@ impl Arguments {
             grace: self.grace,
             stop_timeout: self.stop_timeout,
             stuck_timeout: self.stuck_timeout,
+            abort_fuse: self.abort_fuse,
             sync: match self.sync {
                 SyncArgument::Auto => Sync::Auto,
                 SyncArgument::All => Sync::All,

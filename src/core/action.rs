@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::{
     base::{JobId, Name, Pgid, Pid, RequestId, Signal},
     proto::{Happening, Order, Reply},
@@ -87,8 +89,29 @@ pub enum Action {
         /// Whether every orphan is meant.
         all: bool,
     },
-    /// Have what was written to volumes reach them. Answered by `Synced`.
+    /// Have a helper find what hangs in the kernel, or with `all`, where whatever is left waits. Answered by `Explained`.
+    Explain {
+        /// What does not hang, too.
+        all: bool,
+    },
+    /// Have a helper abort a FUSE connection.
+    AbortFuse {
+        /// The mount's device, `major:minor`.
+        device: String,
+        /// Where it is mounted.
+        volume: String,
+    },
+    /// Have helpers name who else holds volumes. Answered by `Counted`.
+    Census,
+    /// Have what was written to volumes reach them. Answered by `Syncing`.
     Sync,
+    /// Say that these volumes are still being synced, and what is still to be written.
+    TellSyncing {
+        /// The volumes.
+        volumes: Vec<String>,
+        /// For how long.
+        time: Duration,
+    },
     /// Give up the line that has begun in the control FIFO.
     DropHalfLine,
     /// Remove the control FIFO and what belongs to it, and give the terminal back.

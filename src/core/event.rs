@@ -1,3 +1,4 @@
+use super::Stuck;
 use crate::{
     base::{ExecFailure, Exit, JobId, Pid, Process, RequestId, Signal},
     proto::{BadLine, Line, Notice, OomKill, Sender, Usage},
@@ -71,6 +72,17 @@ pub enum Event {
     Looked(Option<Vec<Process>>),
     /// A watched process that is not our child has ended.
     WatchedEnded(Pid),
-    /// The answer to [`super::Action::Sync`]: what could not be written back.
-    Synced(Vec<String>),
+    /// The answer to [`super::Action::Explain`].
+    Explained(Vec<Stuck>),
+    /// The answer to [`super::Action::Census`]: who else holds volumes, and what could not be inspected.
+    Counted(Vec<String>),
+    /// The answer to [`super::Action::Sync`]: these volumes are being synced.
+    Syncing(Vec<String>),
+    /// A volume has taken what was written, or the reason why not.
+    Synced {
+        /// As [`Event::Syncing`] named it.
+        volume: String,
+        /// What was not written back.
+        error: Option<String>,
+    },
 }

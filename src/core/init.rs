@@ -6,13 +6,18 @@
 
 mod jobs;
 mod leaving;
+mod stuck;
 
 use std::{collections::BTreeSet, mem, time::Duration};
+
+pub use stuck::Stuck;
 
 use super::{
     Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY, event::Account, flood::Flood, relay,
     shutdown::Budget, table::Table,
 };
+use stuck::Explaining;
+
 use crate::{
     base::{ExecFailure, Exit, GRACE, Pgid, Pid, ProcId, Process, RequestId, Signal, Subject, Tick},
     proto::{BadLine, Cause, Happening, JobInfo, Sender},
@@ -45,6 +50,10 @@ pub struct Config {
     pub stop_timeout: Option<Duration>,
     /// Not PID 1: how long to wait for what SIGKILL does not end.
     pub stuck_timeout: Duration,
+    /// Abort the FUSE connection of a volume that holds what SIGKILL does not end.
+    pub abort_fuse: bool,
+    /// Before leaving, tell who else holds volumes. Not PID 1: as PID 1 nobody else is there.
+    pub census: bool,
     /// Jobs at once; the rest is queued.
     pub max_jobs: Option<usize>,
     /// Main's exit codes that become 0.
@@ -71,11 +80,16 @@ enum Engine {
     Known { alive: BTreeSet<Pid>, kill_at: Tick, killed: bool },
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Volumes that have not yet taken what was written.
+#[derive(Clone, Debug)]
 struct Syncing {
     since: Tick,
     say_at: Tick,
+    volumes: BTreeSet<String>,
 }
+
+/// `EX_IOERR` of `sysexits.h`: main ended with 0, but what was written has not reached a volume.
+const NOT_SYNCED: u8 = 74;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -102,8 +116,12 @@ pub struct Init {
     why: String,
     asked_alone: bool,
     killed_all: bool,
-    stuck_said: Option<Tick>,
+    /// When it was said last that nothing can be seen.
+    blind_said: Option<Tick>,
     syncing: Option<Syncing>,
+    /// Something was not written back.
+    sync_failed: bool,
+    explaining: Explaining,
     last_seen: Vec<Process>,
     /// Not PID 1, and a job's tree is stuck: when to leave without it.
     give_up_at: Option<Tick>,
@@ -134,8 +152,10 @@ impl Init {
             alone: None,
             asked_alone: false,
             killed_all: false,
-            stuck_said: None,
+            blind_said: None,
             syncing: None,
+            sync_failed: false,
+            explaining: Explaining::default(),
             last_seen: Vec::new(),
             give_up_at: None,
             gave_up: false,
@@ -170,7 +190,11 @@ impl Init {
             Main::None | Main::Forking | Main::Running(_) => 0,
         };
         let code = if self.config.remap.contains(&code) { 0 } else { code };
-        if self.gave_up { 125 } else { code }
+        match code {
+            _ if self.gave_up => 125,
+            0 if self.sync_failed => NOT_SYNCED,
+            code => code,
+        }
     }
 
     /// When [`Event::Tick`] is due; `None`: nothing is, so nothing wakes.
@@ -188,8 +212,10 @@ impl Init {
         let sweep = self.sweep.as_ref().filter(|_| sweeping).map(Ending::deadline);
         let bad_lines = self.bad_lines.iter().filter_map(Flood::deadline).min();
         let main = self.main_kill_at.filter(|_| self.main_pid().is_some());
-        let sync = self.syncing.filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
-        [engine, sweep, main, sync, self.give_up_at, self.half_line_at, bad_lines].into_iter().flatten().min()
+        let sync = self.syncing.as_ref().filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
+        let explain = self.explaining.deadline().filter(|_| self.leaving_others());
+        let all = [engine, sweep, main, sync, explain, self.give_up_at, self.half_line_at, bad_lines];
+        all.into_iter().flatten().min()
     }
 
     /// Takes one fact and adds the orders that follow.
@@ -240,14 +266,28 @@ impl Init {
                 }
                 self.somebody_ended(now);
             }
-            Event::Synced(errors) => {
-                self.syncing = None;
-                for error in errors {
-                    orders.push(Action::Log(Level::Error, error));
+            Event::Explained(found) => self.explained(now, found, orders),
+            Event::Counted(told) => {
+                orders.extend(told.into_iter().map(|text| Action::Log(Level::Info, text)));
+                if self.phase == Phase::Census {
+                    self.begin_syncing(now, orders);
                 }
-                if self.phase == Phase::Syncing {
-                    self.enter(Phase::Releasing, orders);
+            }
+            Event::Syncing(volumes) => {
+                if let Some(syncing) = &mut self.syncing {
+                    syncing.volumes = volumes.into_iter().collect();
                 }
+                self.synced(now, orders);
+            }
+            Event::Synced { volume, error } => {
+                if let Some(syncing) = &mut self.syncing {
+                    syncing.volumes.remove(&volume);
+                }
+                if let Some(what) = error {
+                    self.sync_failed = true;
+                    orders.push(Action::Note(Level::Error, Happening::SyncFailed { what }));
+                }
+                self.synced(now, orders);
             }
         }
         self.advance(now, orders);
@@ -282,7 +322,7 @@ impl Init {
         {
             syncing.say_at = now + STUCK_EVERY;
             let time = now.since(syncing.since);
-            orders.push(Action::Log(Level::Warn, format!("volumes are still being synced, for {} s", time.as_secs())));
+            orders.push(Action::TellSyncing { volumes: syncing.volumes.iter().cloned().collect(), time });
             self.gave_up |= self.config.role == Role::Subreaper && time >= self.config.stuck_timeout;
         }
         if self.half_line_at.is_some_and(|at| now >= at) {
@@ -292,6 +332,7 @@ impl Init {
         for flood in &mut self.bad_lines {
             orders.extend(flood.tick(now).map(passed_over));
         }
+        self.explain_if_due(now, orders);
     }
 
     fn signal(&mut self, now: Tick, signal: Signal, sender: Sender, orders: &mut Vec<Action>) {

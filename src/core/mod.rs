@@ -18,7 +18,7 @@ mod table;
 pub use action::{Action, Level, Source};
 pub use ending::{Ending, STUCK_AFTER, STUCK_EVERY};
 pub use event::{Account, Event};
-pub use init::{Config, Init, Role};
+pub use init::{Config, Init, Role, Stuck};
 pub use job::{Job, JobAction, JobConfig, JobEvent};
 pub use relay::{Relay, relay};
 pub use shutdown::Phase;

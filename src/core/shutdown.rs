@@ -55,6 +55,11 @@ impl Budget {
         self.until.get_or_insert(now + self.grace);
     }
 
+    /// When the time that somebody outside counts is over.
+    pub(super) fn until(&self) -> Option<Tick> {
+        self.until
+    }
+
     /// What a phase that begins now may take for asking.
     pub(super) fn left(&self, now: Tick) -> Duration {
         self.until.map_or(self.grace, |until| until.since(now))

@@ -2,6 +2,7 @@
 //! pipe, in JSON, and its end says that the answer is whole.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -10,10 +11,10 @@ use std::{
 };
 
 use crate::{
-    base::{GRACE, Pid, Process},
-    core::{Ending, Event},
-    inspect,
-    proto::Reply,
+    base::{GRACE, Pid, Process, Subject},
+    core::{Ending, Event, Stuck},
+    inspect, keeper,
+    proto::{Leftover, Reply},
     sys::{
         clock,
         dir::Dir,
@@ -26,12 +27,30 @@ use crate::{
 
 /// A client that does not read its list for so long does not get it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For a look at what one process holds, and for all of them.
+const CENSUS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Holders that are named.
+const NAMED: usize = 20;
 
-/// What a helper is for, and its answer as far as it has come.
+/// What a helper is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Question {
+    /// Who is there.
+    Look,
+    /// What hangs.
+    Explain,
+    /// Who else holds volumes.
+    Census,
+    /// Whether this volume has taken what was written.
+    Sync(String),
+}
+
+/// A helper that runs.
 #[derive(Debug)]
 pub(super) enum Helper {
-    Look { answer: OwnedFd, bytes: Vec<u8> },
-    Sync { answer: OwnedFd, bytes: Vec<u8> },
+    /// It answers us.
+    Asked { question: Question, answer: OwnedFd, bytes: Vec<u8> },
+    /// It does something, or answers somebody else.
     Other,
 }
 
@@ -39,14 +58,14 @@ impl Helper {
     /// To wait on.
     pub(super) fn answer_fd(&self) -> Option<&OwnedFd> {
         match self {
-            Helper::Look { answer, .. } | Helper::Sync { answer, .. } => Some(answer),
+            Helper::Asked { answer, .. } => Some(answer),
             Helper::Other => None,
         }
     }
 
     /// Takes what has come. Answers whether the end has come too.
     pub(super) fn read(&mut self) -> bool {
-        let (Helper::Look { answer, bytes } | Helper::Sync { answer, bytes }) = self else { return true };
+        let Helper::Asked { answer, bytes, .. } = self else { return true };
         let mut buffer = [0; 4096];
         loop {
             match fd::read(&*answer, &mut buffer) {
@@ -60,15 +79,30 @@ impl Helper {
     /// The helper has ended: what it found out.
     pub(super) fn finish(mut self) -> Event {
         self.read();
-        match self {
-            Helper::Look { bytes, .. } => Event::Looked(serde_json::from_slice(&bytes).ok().flatten()),
-            Helper::Sync { bytes, .. } => Event::Synced(
-                serde_json::from_slice(&bytes)
-                    .unwrap_or_else(|_| vec!["volumes were not synced: the helper died".into()]),
+        let Helper::Asked { question, bytes, .. } = self else { return Event::HelperEnded };
+        match question {
+            Question::Look => Event::Looked(serde_json::from_slice(&bytes).ok().flatten()),
+            Question::Explain => Event::Explained(
+                parse::<Vec<(Option<Subject>, Leftover)>>(&bytes)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(job, process)| Stuck { job, process })
+                    .collect(),
             ),
-            Helper::Other => Event::HelperEnded,
+            Question::Census => Event::Counted(
+                parse(&bytes).unwrap_or_else(|| vec!["cannot tell who holds volumes: the helper died".into()]),
+            ),
+            Question::Sync(volume) => {
+                let died = || Some(format!("{volume} was not synced: the helper died"));
+                let error = parse(&bytes).unwrap_or_else(died);
+                Event::Synced { volume, error }
+            }
         }
     }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes).ok()
 }
 
 /// What every helper does first: keep only what it needs, and be an ordinary process that SIGTERM ends.
@@ -79,45 +113,127 @@ fn begin(original: &Original, name: &str, keep: &[i32]) {
 }
 
 /// Forks a helper that answers with what `find` returns.
-fn ask<T: serde::Serialize>(original: &Original, name: &str, find: impl FnOnce() -> T) -> io::Result<(Pid, OwnedFd)> {
+fn ask<T: serde::Serialize>(
+    original: &Original,
+    name: &str,
+    question: Question,
+    find: impl FnOnce() -> T,
+) -> io::Result<(Pid, Helper)> {
     let (read, write) = fd::pipe()?;
     let pid = spawn::fork_child(|| {
         begin(original, name, &[write.as_raw_fd()]);
         let answer = serde_json::to_vec(&find()).unwrap_or_default();
         u8::from(File::from(write.try_clone().unwrap_or(write)).write_all(&answer).is_err())
     })?;
-    Ok((pid, read))
+    Ok((pid, Helper::Asked { question, answer: read, bytes: Vec::new() }))
+}
+
+/// Every process of the namespace (as PID 1) or below the init, the helper itself left out.
+fn everybody(init: Pid) -> Option<Vec<Process>> {
+    let mut seen = if init == Pid::INIT { inspect::everything() } else { inspect::below(init) }?;
+    seen.retain(|process| process.id.pid != process::me());
+    Some(seen)
 }
 
 /// Looks at every process of the namespace (as PID 1) or below the init, the helper itself left out.
 pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pid, Helper)> {
-    let (pid, answer) = ask(original, "lastout-look", || -> Option<Vec<Process>> {
+    ask(original, "lastout-look", Question::Look, || {
         if kill {
             let _ = signals::kill_namespace(init);
         }
-        let mut seen = if init == Pid::INIT { inspect::everything() } else { inspect::below(init) }?;
-        seen.retain(|process| process.id.pid != process::me());
-        Some(seen)
-    })?;
-    Ok((pid, Helper::Look { answer, bytes: Vec::new() }))
+        everybody(init)
+    })
 }
 
-/// Waits until these volumes have taken what was written.
-pub(super) fn sync(original: &Original, volumes: Vec<inspect::Volume>) -> io::Result<(Pid, Helper)> {
-    let (pid, answer) = ask(original, "lastout-sync", || -> Vec<String> {
-        let sync = |volume: &inspect::Volume| {
-            // What we may not even open, nobody of ours has written to: another user's FUSE mount.
-            let file = match File::open(&volume.path) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
-                opened => opened,
-            };
-            let result = file.and_then(|file| mount::sync(&file));
-            let name = || format!("{} ({})", volume.path.display(), volume.kind);
-            result.err().map(|error| format!("cannot sync {}: {}", name(), crate::sys::errno(&error)))
+/// Finds what hangs in the kernel, or with `all` where everything waits that is left, and whose it is: `ours` are
+/// the keepers, with their jobs, the helpers, and main.
+pub(super) fn explain(
+    original: &Original,
+    init: Pid,
+    all: bool,
+    ours: &BTreeMap<Pid, Option<Subject>>,
+) -> io::Result<(Pid, Helper)> {
+    ask(original, "lastout-explain", Question::Explain, || {
+        let seen = everybody(init).unwrap_or_default();
+        let parents: BTreeMap<Pid, Option<Pid>> = seen.iter().map(|p| (p.id.pid, p.parent)).collect();
+        let owner = |pid: Pid| {
+            let up = std::iter::successors(Some(pid), |pid| parents.get(pid).copied().flatten());
+            up.take(seen.len() + 1).find_map(|pid| ours.get(&pid))
         };
-        volumes.iter().filter_map(sync).collect()
-    })?;
-    Ok((pid, Helper::Sync { answer, bytes: Vec::new() }))
+        // Keepers and helpers do not hang, but for what they wait for.
+        let is_ours = |pid: Pid| match ours.get(&pid) {
+            Some(Some(Subject::Main)) | None => false,
+            Some(Some(Subject::Job(_)) | None) => true,
+        };
+        let is_helpers = |pid: Pid| owner(pid).is_some_and(Option::is_none);
+        let live = seen.iter().filter(|process| !process.is_dead()).map(|process| process.id.pid);
+        let pids: Vec<Pid> = live.filter(|pid| *pid != init && !is_ours(*pid) && !is_helpers(*pid)).collect();
+        let stuck = keeper::explain(&pids, !all);
+        stuck.into_iter().map(|process| (owner(process.pid).copied().flatten(), process)).collect::<Vec<_>>()
+    })
+}
+
+/// Tells who holds volumes that is not ours, by volume, and whom it could not inspect. Not as PID 1: there nobody
+/// else is seen.
+pub(super) fn census(original: &Original) -> io::Result<(Pid, Helper)> {
+    ask(original, "lastout-census", Question::Census, || {
+        let pids: Vec<Pid> = inspect::everything().unwrap_or_default().iter().map(|process| process.id.pid).collect();
+        let others: Vec<Pid> =
+            pids.into_iter().filter(|pid| Some(*pid) != process::parent() && *pid != process::me()).collect();
+        let looks =
+            inspect::gather(&others, CENSUS.0, CENSUS.1, |pid, tell: &mut dyn FnMut(_)| tell(inspect::holders(*pid)));
+        let complete = looks.iter().filter(|look| look.complete).count();
+        let mut told = Vec::new();
+        let mut unseen = BTreeSet::new();
+        for (holders, hidden) in looks.into_iter().flat_map(|look| look.found) {
+            told.extend(holders.iter().map(|holder| format!("not ours: {holder}")));
+            unseen.extend(hidden.iter().map(|hidden| hidden.pid));
+        }
+        let more = told.len().saturating_sub(NAMED);
+        told.truncate(NAMED);
+        if more > 0 {
+            told.push(format!("not ours: {more} more that hold volumes"));
+        }
+        let missed = unseen.len() + others.len() - complete;
+        if missed > 0 {
+            told.push(format!("cannot inspect what {missed} other processes hold: that takes CAP_SYS_PTRACE"));
+        }
+        told
+    })
+}
+
+/// Aborts a FUSE connection, and says what came of it.
+pub(super) fn abort_fuse(original: &Original, device: &str, volume: &str) -> io::Result<Pid> {
+    spawn::fork_child(|| {
+        begin(original, "lastout-abort", &[]);
+        match mount::abort_fuse(device) {
+            Ok(()) => log::warn!("aborted the FUSE connection of {volume} ({device})"),
+            Err(error) => log::error!(
+                "cannot abort the FUSE connection of {volume} ({device}): {}: it takes root and fusectl, mounted (in a \
+                 container: bind-mounted, writable) on {}",
+                crate::sys::errno(&error),
+                mount::FUSE_CONNECTIONS
+            ),
+        }
+        0
+    })
+}
+
+/// Waits until a volume has taken what was written. A written-back error is reported once to whoever asks first
+/// (syncfs(2), since Linux 5.8).
+pub(super) fn sync(original: &Original, volume: &inspect::Volume) -> io::Result<(Pid, Helper)> {
+    let name = format!("{} ({})", volume.path.display(), volume.kind);
+    ask(original, "lastout-sync", Question::Sync(name.clone()), || {
+        // What we may not even open, nobody of ours has written to: another user's FUSE mount.
+        let file = match File::open(&volume.path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+            opened => opened,
+        };
+        let result = file.and_then(|file| mount::sync(&file));
+        result
+            .err()
+            .map(|error| format!("cannot sync {name}, so what was written may be lost: {}", crate::sys::errno(&error)))
+    })
 }
 
 /// Writes a long answer, made in the helper, to a client.

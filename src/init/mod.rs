@@ -47,6 +47,8 @@ pub struct Plan {
     pub stop_timeout: Option<Duration>,
     /// How long to wait for what SIGKILL does not end (not as PID 1).
     pub stuck_timeout: Duration,
+    /// Abort the FUSE connection of a volume that holds what SIGKILL does not end.
+    pub abort_fuse: bool,
     /// Which volumes to sync.
     pub sync: Sync,
     /// Exit codes that become 0.

@@ -73,6 +73,8 @@ pub(super) struct Turn<'a> {
     history: VecDeque<Entry>,
     happened: u64,
     started: SystemTime,
+    oom: OnceCell<Option<inspect::OomCounter>>,
+    /// What it had counted at our start.
     oom_kills: u64,
     main_record: Option<Record>,
     facts: VecDeque<Event>,
@@ -95,6 +97,8 @@ impl<'a> Turn<'a> {
             grace: plan.grace,
             stop_timeout: plan.stop_timeout,
             stuck_timeout: plan.stuck_timeout,
+            abort_fuse: plan.abort_fuse,
+            census: log::log_enabled!(log::Level::Info),
             max_jobs: plan.max_jobs,
             remap: plan.remap.clone(),
             warn_reaps: plan.warn_reaps,
@@ -128,6 +132,7 @@ impl<'a> Turn<'a> {
             history: VecDeque::new(),
             happened: 0,
             started: SystemTime::now(),
+            oom: OnceCell::new(),
             oom_kills: 0,
             main_record: None,
             facts: VecDeque::new(),
@@ -159,8 +164,11 @@ impl<'a> Turn<'a> {
     pub(super) fn run(&mut self) -> u8 {
         self.facts.push_back(Event::Begin);
         self.until_quiet();
-        // Main is on its way: this costs it nothing.
-        self.oom_kills = inspect::oom_kills().map_or(0, |(kills, _)| kills);
+        // A container's own memory group has been made for it, so nobody was killed in it before; but not PID 1, we
+        // are one of many. Main is on its way: this costs it nothing.
+        if process::me() != Pid::INIT {
+            self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
+        }
         self.let_go();
         // Children may be there already, if lastout was executed by a process that had some.
         self.reap();
@@ -299,7 +307,9 @@ impl<'a> Turn<'a> {
             self.until_quiet();
         }
         let is_main = self.core.main_pid() == Some(pid);
-        let account = is_main.then(|| Account { usage: keeper::usage(&usage, None), oom: self.oom_kill() });
+        let killed = exit == Exit::Signal(Signal::KILL);
+        let oom = if is_main && killed { self.oom_kill() } else { None };
+        let account = is_main.then(|| Account { usage: keeper::usage(&usage, None), oom });
         let job = self.keepers.iter().find(|(_, keeper)| keeper.pid == pid).map(|(job, _)| *job);
         if let Some(job) = job {
             self.take_notices(job);
@@ -310,8 +320,12 @@ impl<'a> Turn<'a> {
 
     /// Whether the OOM killer has struck since the start: what the kernel says of its cgroup, in files of its own.
     fn oom_kill(&self) -> Option<OomKill> {
-        let (kills, limit_bytes) = inspect::oom_kills()?;
-        (kills > self.oom_kills).then_some(OomKill { limit_bytes })
+        let counter = self.oom_counter()?;
+        (counter.kills() > self.oom_kills).then(|| OomKill { limit_bytes: counter.limit() })
+    }
+
+    fn oom_counter(&self) -> Option<&inspect::OomCounter> {
+        self.oom.get_or_init(inspect::OomCounter::find).as_ref()
     }
 
     fn take_main_outcome(&mut self) {

@@ -51,6 +51,13 @@ pub fn load_below(root: Pid) -> Option<Load> {
     Some(load)
 }
 
+/// What the whole machine has still to write to its filesystems, from `/proc/meminfo`.
+pub fn dirty() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let of = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_string());
+    Some(format!("on this machine {} are dirty, {} are being written", of("Dirty:")?, of("Writeback:")?))
+}
+
 fn cpu_ticks(stat: &Stat) -> u64 {
     let waited_for = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0);
     stat.utime + stat.stime + waited_for

@@ -16,7 +16,7 @@ mod processes;
 mod unseen;
 mod waits;
 
-pub use account::{Io, Load, children_io, load_below};
+pub use account::{Io, Load, children_io, dirty, load_below};
 pub use gather::{Gathered, gather};
 pub use holders::{Holder, How, Looker, holders};
 pub use limits::{Cpu, Limits, Memory, OomCounter, limits, limits_from};

@@ -5,6 +5,9 @@
 //! writes the record, and exits.
 
 mod output;
+mod stuck;
+
+pub use stuck::explain;
 
 use std::{
     collections::VecDeque,
@@ -20,8 +23,8 @@ use crate::{
     core::{Job, JobAction, JobConfig, JobEvent, Source},
     inspect,
     proto::{
-        Alive, Bytes, Cause, Io, Notice, OomKill, Order, Record, Reply, Request, Usage, VERSION, files, place,
-        record_time,
+        Alive, Bytes, Cause, Io, Leftover, Notice, OomKill, Order, Record, Reply, Request, Usage, VERSION, files,
+        place, record_time,
     },
     sys::{
         clock,
@@ -65,6 +68,8 @@ pub struct Start<'a> {
     pub grace: Duration,
     /// What a command gets back.
     pub original: &'a Original,
+    /// Where the kernel counts the OOM killer's kills.
+    pub oom: Option<&'a inspect::OomCounter>,
     /// The signals that the init was started to ignore (by `nohup`, by a script's `&`): a job is not.
     pub ignored: &'a [Signal],
 }
@@ -233,7 +238,7 @@ impl<'a> Keeper<'a> {
             group: spawn::Group::Session,
         };
         let started = (SystemTime::now(), clock::now());
-        let oom_kills = inspect::oom_kills().map_or(0, |(kills, _)| kills);
+        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
         let spawned = command.spawn().map_err(refuse("fork"))?;
         let words = command.words;
         drop(stdio);
@@ -381,11 +386,11 @@ impl<'a> Keeper<'a> {
 
     /// The kernel counts a kill before it sends the signal.
     fn look_for_oom(&mut self) {
-        if let Some((kills, limit_bytes)) = inspect::oom_kills()
-            && kills > self.oom_kills.1
-        {
+        let Some(counter) = self.start.oom else { return };
+        let kills = counter.kills();
+        if kills > self.oom_kills.1 {
             self.oom_kills.1 = kills;
-            self.facts.push_back(JobEvent::OomKill(OomKill { limit_bytes }));
+            self.facts.push_back(JobEvent::OomKill(OomKill { limit_bytes: counter.limit() }));
         }
     }
 
@@ -397,7 +402,7 @@ impl<'a> Keeper<'a> {
                 self.answer(&Reply::Started { job, pid });
             }
             JobAction::TellEnding => self.tell(&Notice::Ending),
-            JobAction::TellStuck(left) => self.tell(&Notice::Stuck(left)),
+            JobAction::TellStuck(left) => self.tell(&Notice::Stuck(explained(&left))),
             JobAction::Beat => self.beat(),
             JobAction::Look => {
                 let seen = inspect::below(process::me()).unwrap_or_else(|| {
@@ -415,7 +420,7 @@ impl<'a> Keeper<'a> {
             JobAction::Report { exit, cause, left } => {
                 // What it said comes before that it has ended.
                 self.finish_outputs();
-                self.answer(&Reply::Ended { job, exit, cause, left });
+                self.answer(&Reply::Ended { job, exit, cause, left: explained(&left) });
             }
             JobAction::Finish { exit, cause } => self.finish(exit, cause),
         }
@@ -519,6 +524,12 @@ pub fn usage(used: &wait::Usage, io: Option<inspect::Io>) -> Usage {
         written_bytes: bytes[1],
     });
     Usage { cpu_user_us: micros(used.user), cpu_system_us: micros(used.system), max_rss_bytes: used.max_rss_bytes, io }
+}
+
+/// The same processes, with all that can be seen of where they hang.
+fn explained(left: &[Leftover]) -> Vec<Leftover> {
+    let pids: Vec<Pid> = left.iter().map(|process| process.pid).collect();
+    if pids.is_empty() { Vec::new() } else { explain(&pids, false) }
 }
 
 /// A process that has ended meanwhile is no news.

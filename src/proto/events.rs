@@ -64,6 +64,12 @@ pub enum Happening {
     },
     /// A process hangs, or SIGKILL does not end it.
     Stuck {
+        /// Whose it is, if it is somebody's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<Subject>,
+        /// Since SIGKILL, milliseconds; without it, it was not sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        killed_for_ms: Option<u64>,
         /// Which, and where.
         process: Leftover,
     },
@@ -94,7 +100,13 @@ impl fmt::Display for Happening {
                 Ok(())
             }
             Happening::Stopping { why } => write!(f, "stopping: {why}"),
-            Happening::Stuck { process } => write!(f, "hangs: {process}"),
+            Happening::Stuck { job, killed_for_ms, process } => {
+                let whose = job.map(|job| format!("{job}: ")).unwrap_or_default();
+                match killed_for_ms {
+                    Some(time) => write!(f, "{whose}SIGKILL has not ended {process} (sent {} s ago)", time / 1000),
+                    None => write!(f, "{whose}it hangs: {process}"),
+                }
+            }
             Happening::SyncFailed { what } => f.write_str(what),
         }
     }

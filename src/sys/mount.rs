@@ -30,6 +30,18 @@ pub fn remote_kind(fd: impl AsFd) -> io::Result<Option<&'static str>> {
     Ok(REMOTE.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
 }
 
+/// Where fusectl is mounted, with a directory for each connection of the whole machine.
+pub const FUSE_CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
+/// Aborts the connection of one FUSE mount, by its device (`0:N` in mountinfo), and of no other: every request
+/// that waits for its server fails.
+pub fn abort_fuse(device: &str) -> io::Result<()> {
+    let minor = device.strip_prefix("0:").and_then(|minor| minor.parse::<u32>().ok());
+    let minor = minor.ok_or(io::ErrorKind::InvalidInput)?;
+    let mut file = std::fs::File::options().write(true).open(format!("{FUSE_CONNECTIONS}/{minor}/abort"))?;
+    io::Write::write_all(&mut file, b"1")
+}
+
 /// Waits until what was written to the filesystem of `fd` has reached it. Blocks, for ever if its server hangs.
 pub fn sync(fd: impl AsFd) -> io::Result<()> {
     // SAFETY: no memory is involved.

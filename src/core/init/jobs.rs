@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use super::{Init, Role};
 use crate::{
     base::{Exit, JobId, JobRef, Name, Pgid, Pid, RequestId, Signal, Subject, Tick},
-    core::{Action, Level, Phase, Source},
+    core::{Action, Level, Phase, STUCK_AFTER, Source},
     proto::{Cause, Happening, JobState, Line, Notice, Order, Reply, Usage, Who},
 };
 
@@ -74,9 +74,12 @@ impl Init {
             Notice::Ending => job.enter(now, JobState::Ending),
             Notice::Stuck(left) => {
                 for process in &left {
-                    let text = format!("{id}: SIGKILL has not ended {process}");
-                    orders.push(Action::Log(Level::Warn, text));
+                    let process = process.clone();
+                    let killed_for_ms = u64::try_from(STUCK_AFTER.as_millis()).ok();
+                    let stuck = Happening::Stuck { job: Some(Subject::Job(id)), killed_for_ms, process };
+                    orders.push(Action::Note(Level::Warn, stuck));
                 }
+                self.abort_fuse(&left, orders);
                 if self.phase == Phase::Stopping && self.config.role == Role::Subreaper {
                     self.give_up_at.get_or_insert(now + self.config.stuck_timeout);
                 }

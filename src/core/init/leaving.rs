@@ -1,28 +1,58 @@
 //! Leaving: which phase it is, and whose end it waits for.
 
-use std::{collections::BTreeSet, mem, time::Duration};
+use std::{collections::BTreeSet, mem};
 
 use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
     base::{Pid, Process, Signal, Tick},
-    core::{Action, Ending, Level, Phase, STUCK_AFTER, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
+    core::{Action, Ending, Level, Phase, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
     proto::{Cause, Happening, Order},
 };
 
 impl Init {
-    pub(super) fn enter(&mut self, phase: Phase, orders: &mut Vec<Action>) {
+    pub(super) fn enter(&mut self, now: Tick, phase: Phase, orders: &mut Vec<Action>) {
         debug_assert!(phase > self.phase, "{:?} after {:?}", phase, self.phase);
         orders.push(Action::Log(Level::Debug, format!("{:?} -> {phase:?}", self.phase)));
         self.phase = phase;
         match phase {
+            // As PID 1 the kernel has just said that nobody else is in the namespace.
+            Phase::Census if self.config.census && self.config.role == Role::Subreaper && !self.gave_up => {
+                orders.push(Action::Census);
+            }
+            Phase::Census if !self.gave_up => self.begin_syncing(now, orders),
             Phase::Syncing => orders.push(Action::Sync),
             Phase::Releasing => {
                 orders.extend(self.bad_lines.iter_mut().filter_map(Flood::finish).map(passed_over));
                 orders.push(Action::Release);
             }
             Phase::Gone => orders.push(Action::Exit(self.exit_code())),
-            Phase::Running | Phase::Stopping | Phase::Sweeping | Phase::Census => {}
+            Phase::Stopping => self.explaining.begin(now),
+            Phase::Running | Phase::Sweeping | Phase::Census => {}
         }
+    }
+
+    pub(super) fn begin_syncing(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY, volumes: BTreeSet::new() });
+        self.enter(now, Phase::Syncing, orders);
+    }
+
+    /// The phase is over when every volume has answered.
+    pub(super) fn synced(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        if self.phase == Phase::Syncing && self.syncing.as_ref().is_none_or(|syncing| syncing.volumes.is_empty()) {
+            self.syncing = None;
+            self.enter(now, Phase::Releasing, orders);
+        }
+    }
+
+    fn name_left_behind(&self, orders: &mut Vec<Action>) {
+        let mut names: Vec<String> = self.explaining.found.iter().map(|stuck| stuck.process.to_string()).collect();
+        if names.is_empty() {
+            names = self.last_seen.iter().filter(|p| !p.is_dead()).map(describe).collect();
+        }
+        if names.is_empty() {
+            names.push("something that cannot be inspected".into());
+        }
+        orders.extend(names.iter().map(|name| Action::Log(Level::Error, format!("left behind: {name}"))));
     }
 
     /// Passes every phase whose end has come.
@@ -35,14 +65,14 @@ impl Init {
                     }
                     self.begin_stopping(now, "main has ended", orders);
                 }
-                Phase::Stopping if self.gave_up => self.enter(Phase::Census, orders),
+                Phase::Stopping if self.gave_up => self.enter(now, Phase::Census, orders),
                 Phase::Stopping => {
                     let main_ended = matches!(self.main, Main::None | Main::Ended(_));
                     if main_ended && self.table.active().is_empty() {
                         match self.alone {
                             None => return self.check_alone(orders),
                             Some(true) => {
-                                self.enter(Phase::Census, orders);
+                                self.enter(now, Phase::Census, orders);
                                 continue;
                             }
                             Some(false) => {}
@@ -66,26 +96,20 @@ impl Init {
                 }
                 Phase::Sweeping => match self.alone {
                     None => return self.check_alone(orders),
-                    Some(true) => self.enter(Phase::Census, orders),
-                    Some(false) if self.gave_up => self.enter(Phase::Census, orders),
+                    Some(true) => self.enter(now, Phase::Census, orders),
+                    Some(false) if self.gave_up => self.enter(now, Phase::Census, orders),
                     Some(false) => return self.sweep(now, orders),
                 },
-                Phase::Census => {
-                    if self.gave_up && self.last_seen.is_empty() {
-                        let text = "left behind: something that cannot be inspected";
-                        orders.push(Action::Log(Level::Error, text.into()));
-                    }
-                    for process in self.last_seen.iter().filter(|p| self.gave_up && !p.is_dead()) {
-                        orders.push(Action::Log(Level::Error, format!("left behind: {}", describe(process))));
-                    }
-                    self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY });
-                    self.enter(if self.gave_up { Phase::Releasing } else { Phase::Syncing }, orders);
+                Phase::Census if self.gave_up => {
+                    self.name_left_behind(orders);
+                    self.enter(now, Phase::Releasing, orders);
                 }
-                Phase::Syncing if self.gave_up => self.enter(Phase::Releasing, orders),
+                Phase::Census => return,
+                Phase::Syncing if self.gave_up => self.enter(now, Phase::Releasing, orders),
                 Phase::Syncing | Phase::Gone => return,
                 Phase::Releasing => {
                     // Clients that wait for our end see it as end-of-file.
-                    self.enter(Phase::Gone, orders);
+                    self.enter(now, Phase::Gone, orders);
                 }
             }
         }
@@ -94,7 +118,7 @@ impl Init {
     pub(super) fn begin_stopping(&mut self, now: Tick, why: &str, orders: &mut Vec<Action>) {
         orders.push(Action::Note(Level::Info, Happening::Stopping { why: why.into() }));
         self.why = why.into();
-        self.enter(Phase::Stopping, orders);
+        self.enter(now, Phase::Stopping, orders);
         for job in self.table.drain_queue() {
             let cause = Cause::Shutdown { why: why.into() };
             self.note_end(job, (None, cause.clone(), 0, None), orders);
@@ -126,7 +150,7 @@ impl Init {
         let time = self.budget.for_sweeping(now);
         // What jobs and the engine's processes left is found only now, and is to have its time, too.
         self.ending(now).not_before(now + time.min(SWEEP_AT_LEAST));
-        self.enter(Phase::Sweeping, orders);
+        self.enter(now, Phase::Sweeping, orders);
     }
 
     /// What ends everything that is nobody's.
@@ -222,8 +246,8 @@ impl Init {
         let seen = self.nobodys(seen);
         if let Some(sweep) = &mut self.sweep {
             orders.extend(sweep.looked(now, &seen).into_iter().map(|(pid, signal)| Action::Signal(pid, signal)));
-            if let Some(forced) = sweep.forced_for(now).filter(|forced| *forced >= STUCK_AFTER) {
-                self.name_stuck(now, &seen, forced, orders);
+            if let Some(forced) = sweep.forced_for(now) {
+                self.is_stuck(now, forced);
             }
         }
         self.last_seen = seen;
@@ -231,8 +255,8 @@ impl Init {
 
     /// Without `/proc` nobody can be asked one by one; the deadline and SIGKILL to all remain.
     fn looked_in_vain(&mut self, now: Tick, orders: &mut Vec<Action>) {
-        if self.stuck_said.is_none_or(|said| now.since(said) >= STUCK_EVERY) {
-            self.stuck_said = Some(now);
+        if self.blind_said.is_none_or(|said| now.since(said) >= STUCK_EVERY) {
+            self.blind_said = Some(now);
             let text = "cannot inspect processes, nor ask them one by one: no usable /proc";
             orders.push(Action::Log(Level::Warn, text.into()));
         }
@@ -243,21 +267,6 @@ impl Init {
             sweep.looked(now, &[]);
             let patient = sweep.forced_for(now).is_none_or(|forced| forced < self.config.stuck_timeout);
             self.gave_up |= self.config.role == Role::Subreaper && self.phase == Phase::Sweeping && !patient;
-        }
-    }
-
-    pub(super) fn name_stuck(&mut self, now: Tick, seen: &[Process], forced: Duration, orders: &mut Vec<Action>) {
-        let only_these = self.phase == Phase::Sweeping;
-        if only_these && self.config.role == Role::Subreaper && forced >= self.config.stuck_timeout {
-            self.gave_up = true;
-        }
-        if self.stuck_said.is_some_and(|said| now.since(said) < STUCK_EVERY) {
-            return;
-        }
-        self.stuck_said = Some(now);
-        for process in seen.iter().filter(|p| !p.is_dead() && p.id.pid != self.config.me) {
-            let text = format!("SIGKILL has not ended {} for {} s", describe(process), forced.as_secs());
-            orders.push(Action::Log(Level::Warn, text));
         }
     }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     base::{JobId, JobRef, Name, ProcId},
-    proto::{Cause, JobState, Line, Notice, Order, Reply},
+    proto::{Cause, Happening as said, JobState, Leftover, Line, Notice, Order, Reply},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ fn config(role: Role, main: bool) -> Config {
         grace: None,
         stop_timeout: None,
         stuck_timeout: 60 * SECOND,
+        abort_fuse: false,
+        census: false,
         max_jobs: None,
         remap: Vec::new(),
         warn_reaps: false,
@@ -86,6 +88,11 @@ impl Bench {
         self.reap(keeper, Exit::Code(0));
     }
 
+    /// Nobody looks for what hangs: for tests of other deadlines.
+    fn without_explaining(&mut self) {
+        self.init.explaining = Explaining::default();
+    }
+
     fn next_deadline(&mut self) {
         let deadline = self.init.deadline().expect("a deadline");
         self.now = self.now.max(deadline.0.div_ceil(1000));
@@ -96,6 +103,14 @@ impl Bench {
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
     Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into() }
+}
+
+/// A process that hangs on a volume of this kind.
+fn stuck(raw: i32, kind: &str) -> Stuck {
+    let mut process = Leftover::new(pid(raw), "dd".into(), 'D');
+    (process.volume, process.filesystem) = (Some("/data".into()), Some(kind.into()));
+    process.device = Some("0:52".into());
+    Stuck { job: None, process }
 }
 
 fn shutdown() -> Cause {
@@ -116,7 +131,7 @@ fn with_nothing_left_it_leaves_at_once() {
             assert_eq!(bench.take(), [Action::CheckAlone]);
             bench.step(Event::Alone(true));
             assert_eq!(bench.take(), [Action::Sync]);
-            bench.step(Event::Synced(Vec::new()));
+            bench.step(Event::Syncing(Vec::new()));
             assert_eq!(bench.take(), leave(code));
             assert_eq!((bench.init.phase(), bench.init.deadline()), (Phase::Gone, None));
         }
@@ -146,7 +161,7 @@ fn in_hold_a_stop_signal_is_an_orderly_end() {
         assert_eq!((bench.take(), bench.init.phase()), (vec![], Phase::Running));
         bench.step(Event::Signal { signal, sender: Sender::Outside });
         bench.step(Event::Alone(true));
-        bench.step(Event::Synced(Vec::new()));
+        bench.step(Event::Syncing(Vec::new()));
         let mut expected = vec![Action::CheckAlone, Action::Sync];
         expected.extend(leave(0));
         assert_eq!(bench.take(), expected);
@@ -181,7 +196,7 @@ fn a_stop_asks_main_jobs_and_the_engines_processes_at_once() {
     bench.end_job(job, 20);
     assert_eq!(bench.take(), [Action::CheckAlone]);
     bench.step(Event::Alone(true));
-    bench.step(Event::Synced(Vec::new()));
+    bench.step(Event::Syncing(Vec::new()));
     assert_eq!(bench.take()[1..], leave(7));
 }
 
@@ -214,6 +229,7 @@ fn mains_orphans_do_not_wait_for_jobs_and_its_group_is_not_asked_twice() {
         assert_eq!((bench.take(), bench.init.phase()), (vec![Action::Look { kill: false }], Phase::Sweeping));
         bench.step(Event::Looked(Some(vec![process(60, me)])));
         assert_eq!(bench.take(), [Action::Signal(pid(60), Signal::TERM)]);
+        bench.without_explaining();
         assert_eq!(bench.init.deadline(), Some(at(7900)));
     }
 }
@@ -222,9 +238,11 @@ fn mains_orphans_do_not_wait_for_jobs_and_its_group_is_not_asked_twice() {
 fn main_has_no_deadline_unless_it_is_given_one() {
     let mut bench = Bench::new(config(Role::Subreaper, true));
     bench.term();
+    bench.without_explaining();
     assert_eq!(bench.init.deadline(), None);
     let mut bench = Bench::new(Config { stop_timeout: Some(3 * SECOND), ..config(Role::Subreaper, true) });
     bench.term();
+    bench.without_explaining();
     bench.take();
     assert_eq!(bench.init.deadline(), Some(at(3000)));
     bench.next_deadline();
@@ -245,6 +263,7 @@ fn mains_leftovers_are_asked_then_forced_within_the_budget() {
     bench.step(Event::Looked(Some(left.clone())));
     assert_eq!(bench.take(), [Action::Signal(pid(40), Signal::TERM)]);
     // 7 s in all, of which 5 are gone.
+    bench.without_explaining();
     assert_eq!(bench.init.deadline(), Some(at(7000)));
     bench.next_deadline();
     assert_eq!(bench.take(), [Action::Look { kill: true }], "as PID 1 one call for all");
@@ -285,6 +304,71 @@ fn zombies_whose_parent_is_outside_do_not_keep_it() {
 }
 
 #[test]
+fn what_hangs_is_named_while_it_has_its_grace_and_again_after_it() {
+    let mut bench = Bench::new(config(Role::Subreaper, true));
+    bench.term();
+    bench.take();
+    bench.now = 1499;
+    bench.step(Event::Tick);
+    assert_eq!(bench.take(), []);
+    bench.next_deadline();
+    assert_eq!((bench.now, bench.take()), (1500, vec![Action::Explain { all: false }]));
+    // One that does not come back is not asked again.
+    bench.now = 1600;
+    bench.step(Event::Tick);
+    assert_eq!(bench.take(), []);
+    bench.step(Event::Explained(vec![stuck(MAIN, "nfs4")]));
+    let named = |order: &Action| matches!(order, Action::Note(Level::Warn, said::Stuck { killed_for_ms: None, .. }));
+    assert!(bench.orders.iter().any(named));
+    bench.take();
+    bench.next_deadline();
+    assert_eq!((bench.now, bench.take()), (6600, vec![Action::Explain { all: false }]));
+}
+
+#[test]
+fn a_fuse_volume_that_holds_somebody_beyond_his_grace_is_aborted_once_if_that_is_wished() {
+    let abort = Action::AbortFuse { device: "0:52".into(), volume: "/data".into() };
+    for (abort_fuse, kind, aborts) in
+        [(true, "fuse.sshfs", true), (true, "fuseblk", true), (true, "nfs4", false), (false, "fuse", false)]
+    {
+        let mut bench = Bench::new(Config { abort_fuse, ..config(Role::Pid1, true) });
+        bench.term();
+        let mut aborted = Vec::new();
+        while bench.now < 20_000 {
+            bench.next_deadline();
+            for order in bench.take() {
+                match order {
+                    Action::Explain { .. } => bench.step(Event::Explained(vec![stuck(MAIN, kind)])),
+                    order if order == abort => aborted.push(bench.now),
+                    _ => {}
+                }
+            }
+            aborted.extend(bench.take().contains(&abort).then_some(bench.now));
+        }
+        // The grace of 7 s, and 1 s more: before Docker's 10 are over.
+        assert_eq!(aborted, if aborts { vec![8000] } else { vec![] }, "{abort_fuse} {kind}");
+    }
+}
+
+#[test]
+fn what_did_not_reach_its_volume_is_an_exit_code_unless_main_has_one() {
+    for (main, code) in [(0, NOT_SYNCED), (3, 3)] {
+        let mut bench = Bench::new(config(Role::Subreaper, true));
+        bench.reap(MAIN, Exit::Code(main));
+        bench.step(Event::Alone(true));
+        assert!(bench.take().contains(&Action::Sync));
+        bench.step(Event::Syncing(vec!["/a (nfs4)".into(), "/b (fuse)".into()]));
+        bench.step(Event::Synced { volume: "/a (nfs4)".into(), error: Some("EIO".into()) });
+        assert_eq!(bench.take(), [], "it waits for the other");
+        bench.next_deadline();
+        let time = 5 * SECOND;
+        assert_eq!(bench.take(), [Action::TellSyncing { volumes: vec!["/b (fuse)".into()], time }]);
+        bench.step(Event::Synced { volume: "/b (fuse)".into(), error: None });
+        assert_eq!(bench.take(), leave(code));
+    }
+}
+
+#[test]
 fn pid_1_waits_for_what_is_stuck_and_a_subreaper_gives_up_and_says_so() {
     for (role, gives_up) in [(Role::Pid1, false), (Role::Subreaper, true)] {
         let mut bench = Bench::new(Config { grace: Some(SECOND), ..config(role, true) });
@@ -301,7 +385,11 @@ fn pid_1_waits_for_what_is_stuck_and_a_subreaper_gives_up_and_says_so() {
                 bench.next_deadline();
             }
             bench.step(Event::Looked(Some(vec![process(40, 500)])));
-            said += bench.orders.iter().filter(|order| matches!(order, Action::Log(Level::Warn, _))).count();
+            if bench.orders.iter().any(|order| matches!(order, Action::Explain { .. })) {
+                bench.step(Event::Explained(vec![stuck(40, "nfs4")]));
+            }
+            let is_named = |order: &&Action| matches!(order, Action::Note(Level::Warn, said::Stuck { process, .. }) if process.pid == pid(40));
+            said += bench.orders.iter().filter(is_named).count();
             bench.orders.retain(|order| matches!(order, Action::Log(Level::Error, _) | Action::Exit(_)));
         }
         assert!(said >= 10, "named every few seconds: {said}");
@@ -485,7 +573,7 @@ fn garbage_costs_a_few_lines_and_a_half_line_is_dropped() {
     bench.orders.clear();
     bench.term();
     bench.step(Event::Alone(true));
-    bench.step(Event::Synced(Vec::new()));
+    bench.step(Event::Syncing(Vec::new()));
     let told = bench.orders.iter().any(|order| matches!(order, Action::Log(_, text) if text.contains("3 more lines")));
     assert!(told, "{:?}", bench.orders);
     let mut bench = Bench::new(config(Role::Pid1, false));
@@ -548,7 +636,12 @@ impl World {
                 let seen = self.alive.iter().map(|(target, (parent, _))| process(*target, *parent)).collect();
                 facts.push(Event::Looked(Some(seen)));
             }
-            Action::Sync => facts.push(Event::Synced(Vec::new())),
+            Action::Sync => {
+                facts.push(Event::Syncing(vec!["/x (nfs4)".into()]));
+                facts.push(Event::Synced { volume: "/x (nfs4)".into(), error: None });
+            }
+            Action::Explain { .. } => facts.push(Event::Explained(Vec::new())),
+            Action::Census => facts.push(Event::Counted(Vec::new())),
             Action::Exit(code) => self.exited = Some(code),
             Action::Tell { .. }
             | Action::Hold(_)
@@ -557,6 +650,8 @@ impl World {
             | Action::List(_)
             | Action::EndStrays { .. }
             | Action::DropHalfLine
+            | Action::AbortFuse { .. }
+            | Action::TellSyncing { .. }
             | Action::Release
             | Action::Log(..)
             | Action::Note(..)

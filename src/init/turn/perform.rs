@@ -1,7 +1,7 @@
 //! Orders become system calls. None of it may block.
 
 use std::{
-    collections::{BTreeMap, btree_map},
+    collections::{BTreeMap, BTreeSet, btree_map},
     ffi::CString,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
     time::SystemTime,
@@ -14,7 +14,7 @@ use crate::{
     init::{
         Sync,
         control::Control,
-        helper::{self, Helper},
+        helper::{self, Helper, Question},
         token::Token,
     },
     inspect, keeper,
@@ -58,12 +58,18 @@ impl Turn<'_> {
                 let alone = self.is_alone();
                 self.facts.push_back(Event::Alone(alone));
             }
-            Action::Look { kill } => match helper::look(self.original, process::me(), kill) {
-                Ok((pid, helper)) => self.add_helper(pid, helper),
-                Err(error) => {
-                    log::warn!("cannot fork a helper to look around: {error}");
-                    self.facts.push_back(Event::Looked(None));
-                }
+            Action::Look { kill } => {
+                let asked = helper::look(self.original, process::me(), kill);
+                self.ask(asked, "look around", Event::Looked(None));
+            }
+            Action::Explain { all } => self.explain(all),
+            Action::Census => {
+                let asked = helper::census(self.original);
+                self.ask(asked, "see who holds volumes", Event::Counted(Vec::new()));
+            }
+            Action::AbortFuse { device, volume } => match helper::abort_fuse(self.original, &device, &volume) {
+                Ok(pid) => self.add_helper(pid, Helper::Other),
+                Err(error) => log::error!("cannot fork a helper to abort {volume}: {error}"),
             },
             Action::EndStrays { job, command, all } => {
                 let mark = format!("{}={job}", place::JOB_VARIABLE);
@@ -75,6 +81,10 @@ impl Turn<'_> {
                 }
             }
             Action::Sync => self.sync(),
+            Action::TellSyncing { volumes, time } => {
+                let dirty = inspect::dirty().map(|text| format!(" ({text})")).unwrap_or_default();
+                log::warn!("still syncing {}, for {} s{dirty}", volumes.join(", "), time.as_secs());
+            }
             Action::DropHalfLine => {
                 self.half_line = false;
                 self.facts.extend(self.lines.give_up().map(Event::BadLine));
@@ -118,7 +128,7 @@ impl Turn<'_> {
                 exit: *exit,
                 cause: cause.clone(),
                 usage: usage.unwrap_or_default(),
-                oom_kills: inspect::oom_kills().map_or(0, |(kills, _)| kills.saturating_sub(self.oom_kills)),
+                oom_kills: self.oom_counter().map_or(0, |counter| counter.kills().saturating_sub(self.oom_kills)),
             });
         }
         self.happened += 1;
@@ -192,6 +202,7 @@ impl Turn<'_> {
     ) -> std::io::Result<Pid> {
         let Some(control) = &self.control else { return Err(std::io::ErrorKind::NotFound.into()) };
         let ignored = self.ignored.get_or_init(signals::ignored);
+        let oom = self.oom.get_or_init(inspect::OomCounter::find).as_ref();
         let (ours, theirs) = Link::pair()?;
         self.poller.add(ours.fd(), Token::Keeper(job).pack())?;
         let pid = spawn::fork_child(|| {
@@ -208,6 +219,7 @@ impl Turn<'_> {
                 grace: self.plan.grace.unwrap_or(GRACE),
                 original: self.original,
                 ignored,
+                oom,
             })
         })?;
         self.keepers.insert(job, Keeper { pid, link: ours });
@@ -294,26 +306,58 @@ impl Turn<'_> {
         }
     }
 
+    /// One helper for each volume, so that one that hangs holds up no other.
     fn sync(&mut self) {
         let wanted = |volume: &inspect::Volume| match self.plan.sync {
             Sync::Auto => volume.is_remote(),
             Sync::All => true,
             Sync::None => false,
         };
-        let volumes: Vec<_> = match self.plan.sync {
+        let mut volumes = match self.plan.sync {
             Sync::None => Vec::new(),
-            Sync::Auto | Sync::All => inspect::volumes().into_iter().filter(wanted).collect(),
+            Sync::Auto | Sync::All => inspect::volumes(),
         };
-        if volumes.is_empty() {
-            self.facts.push_back(Event::Synced(Vec::new()));
-            return;
-        }
-        match helper::sync(self.original, volumes) {
-            Ok((pid, helper)) => self.add_helper(pid, helper),
-            Err(error) => {
-                self.facts.push_back(Event::Synced(vec![format!("cannot fork a helper to sync volumes: {error}")]))
+        // One filesystem may be mounted at several places.
+        let mut devices = BTreeSet::new();
+        volumes.retain(|volume| wanted(volume) && devices.insert(volume.device.clone()));
+        let mut names = Vec::new();
+        let mut failed = Vec::new();
+        for volume in &volumes {
+            match helper::sync(self.original, volume) {
+                Ok((pid, helper)) => {
+                    if let Helper::Asked { question: Question::Sync(name), .. } = &helper {
+                        names.push(name.clone());
+                    }
+                    self.add_helper(pid, helper);
+                }
+                Err(error) => {
+                    let volume = volume.path.display().to_string();
+                    let error = format!("cannot fork a helper to sync {volume}: {}", crate::sys::errno(&error));
+                    failed.push(Event::Synced { volume, error: Some(error) });
+                }
             }
         }
+        self.facts.extend(failed);
+        self.facts.push_back(Event::Syncing(names));
+    }
+
+    fn ask(&mut self, asked: std::io::Result<(Pid, Helper)>, what: &str, in_vain: Event) {
+        match asked {
+            Ok((pid, helper)) => self.add_helper(pid, helper),
+            Err(error) => {
+                log::warn!("cannot fork a helper to {what}: {}", crate::sys::errno(&error));
+                self.facts.push_back(in_vain);
+            }
+        }
+    }
+
+    fn explain(&mut self, all: bool) {
+        let keepers = self.keepers.iter().map(|(job, keeper)| (keeper.pid, Some(Subject::Job(*job))));
+        let helpers = self.helpers.keys().map(|pid| (*pid, None));
+        let main = self.core.main_pid().map(|pid| (pid, Some(Subject::Main)));
+        let ours = keepers.chain(helpers).chain(main).collect();
+        let asked = helper::explain(self.original, process::me(), all, &ours);
+        self.ask(asked, "find what hangs", Event::Explained(Vec::new()));
     }
 }
 
