@@ -1,6 +1,10 @@
 //! `lastout ps`, `wait`, `kill`, `stop` and `shutdown`.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::Write,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow, bail};
 use comfy_table::{Table, presets};
@@ -68,7 +72,7 @@ pub fn wait(target: &Target, job: JobRef, json: bool) -> Outcome {
     match connection.ask(|id| Line::Wait(id, job))? {
         Reply::Ended { job, exit, cause, .. } => {
             if json {
-                say(&serde_json::to_string(&record(&connection.dir, job)?)?)?;
+                say(&serde_json::to_string(&soon(&connection.dir, job)?)?)?;
             } else if exit.is_none() {
                 eprintln!("lastout wait: {job}: {cause}");
             }
@@ -81,6 +85,17 @@ pub fn wait(target: &Target, job: JobRef, json: bool) -> Outcome {
 
 fn say(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("cannot write")
+}
+
+/// A job that had no keeper to write its record gets it from a helper, in a moment.
+fn soon(control: &Dir, job: JobId) -> anyhow::Result<Record> {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    loop {
+        match record(control, job) {
+            Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(10)),
+            result => return result,
+        }
+    }
 }
 
 fn record(control: &Dir, job: JobId) -> anyhow::Result<Record> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    base::{JobId, RequestId, Subject},
+    base::{JobId, RequestId},
     proto::{Record, files, place},
     sys::{
         dir::{Access, Dir, Lock},
@@ -132,17 +132,21 @@ impl Control {
 
     /// Writes main's record, where it will stay.
     pub(super) fn keep_main_record(&self, record: &Record) {
-        if self.made {
-            return;
+        if !self.made {
+            self.keep_record(record);
         }
-        let name = Subject::Main.to_string();
+    }
+
+    /// Writes a record.
+    pub(super) fn keep_record(&self, record: &Record) {
+        let name = record.job.to_string();
         let written = self.dir.dir(files::JOBS).and_then(|jobs| {
             let _ = jobs.remove_tree(&name);
             jobs.make_dir(&name)?;
             jobs.dir(&name)?.write_file(files::RECORD, &record.to_json())
         });
         if let Err(error) = written {
-            log::warn!("cannot write main's record: {}", crate::sys::errno(&error));
+            log::warn!("{name}: cannot write its record: {}", crate::sys::errno(&error));
         }
     }
 

@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
+use super::control::Control;
 use crate::{
     base::{GRACE, Pid, Process, Subject},
     core::{Ending, Event, Stuck},
     inspect, keeper,
-    proto::{Leftover, Reply},
+    proto::{Leftover, Record, Reply},
     sys::{
         clock,
         dir::Dir,
@@ -246,6 +247,15 @@ pub(super) fn answer(
     spawn::fork_child(|| {
         begin(original, "lastout-answer", &[client.as_raw_fd(), requests.fd().as_raw_fd()]);
         u8::from(write_patiently(client, &reply().to_line()).is_err())
+    })
+}
+
+/// Writes the record of a job that had no keeper to do it.
+pub(super) fn keep_record(original: &Original, control: &Control, record: &Record) -> io::Result<Pid> {
+    spawn::fork_child(|| {
+        begin(original, "lastout-record", &control.fds());
+        control.keep_record(record);
+        0
     })
 }
 

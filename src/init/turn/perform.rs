@@ -19,7 +19,8 @@ use crate::{
     },
     inspect, keeper,
     proto::{
-        Bytes, Entry, Happening, JobInfo, MAX_LINE, Record, Reply, Request, VERSION, files, place, record_time as time,
+        Bytes, Cause, Entry, Happening, JobInfo, MAX_LINE, Record, Reply, Request, Usage, VERSION, files, place,
+        record_time as time,
     },
     sys::{
         clock, fd,
@@ -118,18 +119,24 @@ impl Turn<'_> {
     fn note(&mut self, what: Happening) {
         if let Happening::Ended { job: Subject::Main, exit, cause, wall_us, usage, .. } = &what {
             self.main_record = Some(Record {
-                version: VERSION,
-                job: Subject::Main,
-                name: None,
                 command: self.plan.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect(),
                 started: time(self.started),
-                ended: time(SystemTime::now()),
                 wall_us: *wall_us,
                 exit: *exit,
-                cause: cause.clone(),
                 usage: usage.unwrap_or_default(),
                 oom_kills: self.oom_counter().map_or(0, |counter| counter.kills().saturating_sub(self.oom_kills)),
+                ..record(Subject::Main, cause.clone())
             });
+        }
+        // What no keeper could count, none has written down.
+        if let Happening::Ended { job: Subject::Job(job), name, exit, cause, usage: None, .. } = &what {
+            let record = Record { name: name.clone(), exit: *exit, ..record(Subject::Job(*job), cause.clone()) };
+            let written = self.control.as_ref().map(|control| helper::keep_record(self.original, control, &record));
+            match written {
+                Some(Ok(pid)) => self.add_helper(pid, Helper::Other),
+                Some(Err(error)) => log::warn!("{job}: cannot write its record: {}", crate::sys::errno(&error)),
+                None => {}
+            }
         }
         self.happened += 1;
         let entry = Entry { seq: self.happened, time: time(SystemTime::now()), what };
@@ -396,6 +403,24 @@ fn describe(control: &Control, mut info: JobInfo, request: Option<RequestId>) ->
         info.command = keeper::command_text(&request.command);
     }
     info
+}
+
+/// A record of something that ends now, and never ran.
+fn record(job: Subject, cause: Cause) -> Record {
+    let now = time(SystemTime::now());
+    Record {
+        version: VERSION,
+        job,
+        name: None,
+        command: Vec::new(),
+        started: now.clone(),
+        ended: now,
+        wall_us: 0,
+        exit: None,
+        cause,
+        usage: Usage::default(),
+        oom_kills: 0,
+    }
 }
 
 fn say(level: Level, text: &dyn std::fmt::Display) {
