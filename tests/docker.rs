@@ -1,5 +1,6 @@
 //! lastout in Docker: as ENTRYPOINT of real containers, commanded from inside and from the host.
 
+mod causes;
 mod engine;
 mod examples;
 mod leaving;

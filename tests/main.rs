@@ -10,3 +10,4 @@ mod layers;
 mod leave;
 mod support;
 mod trees;
+mod volumes;

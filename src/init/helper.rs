@@ -225,12 +225,16 @@ pub(super) fn abort_fuse(original: &Original, device: &str, volume: &str) -> io:
 pub(super) fn sync(original: &Original, volume: &inspect::Volume) -> io::Result<(Pid, Helper)> {
     let name = format!("{} ({})", volume.path.display(), volume.kind);
     ask(original, "lastout-sync", Question::Sync(name.clone()), || {
-        // What we may not even open, nobody of ours has written to: another user's FUSE mount.
-        let file = match File::open(&volume.path) {
+        let result = match File::open(&volume.path) {
+            Ok(file) => mount::sync(&file),
+            // What we may not even open, nobody of ours has written to: another user's FUSE mount.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
-            opened => opened,
+            // Its server has gone, perhaps long ago: nobody can say what became of what was written.
+            Err(error) => {
+                log::warn!("cannot ask {name} whether all was written: {}", crate::sys::errno(&error));
+                return None;
+            }
         };
-        let result = file.and_then(|file| mount::sync(&file));
         result
             .err()
             .map(|error| format!("cannot sync {name}, so what was written may be lost: {}", crate::sys::errno(&error)))

@@ -108,10 +108,15 @@ impl Container {
         self.scratch.path().join("out")
     }
 
+    /// Its control directory, on the host.
+    pub(super) fn control(&self) -> PathBuf {
+        self.scratch.path().join("control")
+    }
+
     /// A client on the host, through the mounted control directory.
     pub(super) fn client(&self, args: &[&str]) -> Output {
         let mut command = Command::new(release());
-        command.args(args).env("LASTOUT_CONTROL", self.scratch.path().join("control"));
+        command.args(args).env("LASTOUT_CONTROL", self.control());
         command.stdin(Stdio::null()).output().unwrap()
     }
 

@@ -260,8 +260,13 @@ pub struct Volume {
 
 impl Volume {
     pub fn mount(path: &Path) -> Volume {
+        Volume::mount_with(path, &[])
+    }
+
+    pub fn mount_with(path: &Path, options: &[&str]) -> Volume {
         fs::create_dir_all(path).unwrap();
-        run("mount", &["-t", "tmpfs", "lastout-test", path.to_str().unwrap()]);
+        let all = [&["-t", "tmpfs"], options, &["lastout-test", path.to_str().unwrap()]].concat();
+        run("mount", &all);
         Volume { path: path.into(), mounted: true }
     }
 
