@@ -9,6 +9,7 @@ mod hangfs;
 mod init;
 mod layers;
 mod leave;
+mod stuck;
 mod support;
 mod trees;
 mod volumes;
