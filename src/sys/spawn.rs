@@ -71,6 +71,9 @@ pub struct Spawned {
 /// The steps that a child takes, in their order; one byte on the pipe names the one that failed.
 const STEPS: [&str; 3] = ["set up", "change to directory", "execute"];
 
+/// How often a child tries to say why it could not become the command.
+const ATTEMPTS: u32 = 10;
+
 impl Command<'_> {
     /// Forks and executes. Never blocks.
     pub fn spawn(&self) -> io::Result<Spawned> {
@@ -80,7 +83,8 @@ impl Command<'_> {
             let mut message = [0; 5];
             message[0] = step;
             message[1..].copy_from_slice(&super::errno(&error).0.to_ne_bytes());
-            let _ = fd::write(&report, &message);
+            // Or nobody knows why. An empty pipe lacks memory at most.
+            let _ = (0..ATTEMPTS).find(|_| fd::write(&report, &message).is_ok());
             127
         })?;
         Ok(Spawned { pid, outcome })
@@ -115,8 +119,11 @@ impl Command<'_> {
         for (number, replacement) in (0..).zip(self.stdio) {
             if let Some(replacement) = replacement {
                 // SAFETY: the child owns its descriptor table; 0, 1 and 2 belong to no `OwnedFd`.
-                if unsafe { libc::dup2(replacement.as_fd().as_raw_fd(), number) } < 0 {
-                    return Err(io::Error::last_os_error());
+                while unsafe { libc::dup2(replacement.as_fd().as_raw_fd(), number) } < 0 {
+                    // EBUSY: a race with an open (dup(2)).
+                    if !matches!(nix::Error::last(), nix::Error::EINTR | nix::Error::EBUSY) {
+                        return Err(io::Error::last_os_error());
+                    }
                 }
             }
         }
