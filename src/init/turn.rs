@@ -18,8 +18,8 @@ use super::{
     token::Token,
 };
 use crate::{
-    base::{Exit, JobId, Pid, RequestId, Signal},
-    core::{Config, Event, Init, Role, Sender},
+    base::{Exit, JobId, Pid, RequestId, Signal, Tick},
+    core::{Action, Config, Event, Init, Role, Sender},
     proto::{Lines, Notice},
     sys::{
         clock, fd,
@@ -66,6 +66,11 @@ pub(super) struct Turn<'a> {
     clients: BTreeMap<RequestId, (u64, File)>,
     last_client: u64,
     facts: VecDeque<Event>,
+    /// Orders for which something was short, and when they are performed again.
+    again: Vec<Action>,
+    again_at: Option<Tick>,
+    /// Failures to have a helper, in a row.
+    attempts: u32,
     code: Option<u8>,
 }
 
@@ -115,6 +120,9 @@ impl<'a> Turn<'a> {
             clients: BTreeMap::new(),
             last_client: 0,
             facts: VecDeque::new(),
+            again: Vec::new(),
+            again_at: None,
+            attempts: 0,
             code: None,
         })
     }
@@ -152,7 +160,8 @@ impl<'a> Turn<'a> {
             if let Some(code) = self.code {
                 return code;
             }
-            let timeout = self.core.deadline().map(|deadline| deadline.since(clock::now()));
+            let deadline = self.core.deadline().into_iter().chain(self.again_at).min();
+            let timeout = deadline.map(|deadline| deadline.since(clock::now()));
             ready.clear();
             if let Err(error) = self.poller.wait(timeout, |token| ready.extend(Token::unpack(token))) {
                 log::error!("cannot wait for events: {error}");
@@ -164,6 +173,12 @@ impl<'a> Turn<'a> {
             }
             if self.core.deadline().is_some_and(|deadline| deadline <= clock::now()) {
                 self.facts.push_back(Event::Tick);
+                self.until_quiet();
+            }
+            if self.again_at.take_if(|at| *at <= clock::now()).is_some() {
+                for order in mem::take(&mut self.again) {
+                    self.perform(order);
+                }
                 self.until_quiet();
             }
         }

@@ -47,10 +47,9 @@ const PSEUDO: [&str; 22] = [
 ];
 
 /// Every volume of this mount namespace, oldest first. Read from `/proc/self/mountinfo`, which asks no filesystem.
-pub fn volumes() -> Vec<Volume> {
-    let mounts = Entry::myself().and_then(|me| me.mountinfo());
-    let Ok(mounts) = mounts else { return Vec::new() };
+pub fn volumes() -> std::io::Result<Vec<Volume>> {
+    let mounts = Entry::myself().and_then(|me| me.mountinfo()).map_err(super::io_error)?;
     let is_volume = |kind: &str, path: &PathBuf| !PSEUDO.contains(&kind) && path.as_os_str() != "/";
     let volumes = mounts.into_iter().filter(|mount| is_volume(&mount.fs_type, &mount.mount_point));
-    volumes.map(|mount| Volume { path: mount.mount_point, kind: mount.fs_type }).collect()
+    Ok(volumes.map(|mount| Volume { path: mount.mount_point, kind: mount.fs_type }).collect())
 }

@@ -4,11 +4,12 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     ffi::CString,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    time::Duration,
 };
 
 use super::{Keeper, Turn};
 use crate::{
-    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId},
+    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId, Signal},
     core::{Action, Event, Level, Source},
     init::{
         Sync,
@@ -19,27 +20,35 @@ use crate::{
     inspect, keeper,
     proto::{JobInfo, Reply, Request, files, place},
     sys::{
-        clock, fd,
+        clock, fd, is_shortage,
         link::Link,
         pidfd, process, signals, spawn, tty,
         wait::{Reaped, reap},
     },
 };
 
+/// Until what was short is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Orders that may wait for that.
+const MOST_AGAIN: usize = 1000;
+/// How often a helper is tried before the init goes on without one.
+const ATTEMPTS: u32 = 10;
+
 impl Turn<'_> {
     pub(super) fn perform(&mut self, order: Action) {
         match order {
             Action::ForkMain => self.fork_main(),
             Action::ForkKeeper { job, source, name, prune } => self.fork_keeper(job, source, name, prune),
-            Action::Tell { job, order } => {
-                let sent = self.keepers.get(&job).map(|keeper| keeper.link.send(&order.to_bytes()));
-                if let Some(Err(error)) = sent {
-                    log::warn!("{job}: its keeper does not take orders: {error}");
+            Action::Tell { job, order } => match self.keepers.get(&job).map(|k| k.link.send(&order.to_bytes())) {
+                Some(Err(error)) if is_shortage(&error) => self.later(Action::Tell { job, order }),
+                Some(Err(error)) => {
+                    log::warn!("{job}: its keeper does not take orders: {}", crate::sys::errno(&error));
                 }
-            }
+                Some(Ok(())) | None => {}
+            },
             Action::Hold(to) => self.hold(to),
-            Action::LetGo(request) => drop(self.clients.remove(&request)),
-            Action::Answer { to, reply, last } => self.answer(to, &reply, last),
+            Action::LetGo(request) => self.let_client_go(request),
+            Action::Answer { to, reply, last } => self.answer(to, reply, last),
             Action::List(to) => self.list(to),
             Action::SignalGroup(group, signal) => report(signals::send_group(group, signal), || {
                 format!("cannot send {signal} to process group {}", group.get())
@@ -52,20 +61,18 @@ impl Turn<'_> {
                 let alone = self.is_alone();
                 self.facts.push_back(Event::Alone(alone));
             }
-            Action::Look { kill } => match helper::look(self.original, process::me(), kill) {
-                Ok((pid, helper)) => self.add_helper(pid, helper),
-                Err(error) => {
-                    log::warn!("cannot fork a helper to look around: {error}");
-                    self.facts.push_back(Event::Looked(None));
-                }
-            },
+            Action::Look { kill } => self.look(kill),
             Action::EndStrays { job, command, all } => {
                 let mark = format!("{}={job}", place::JOB_VARIABLE);
                 let spare: Vec<Pid> =
                     self.keepers.values().map(|keeper| keeper.pid).chain(self.helpers.keys().copied()).collect();
                 match helper::end_strays(self.original, process::me(), &mark, command, all, &spare) {
-                    Ok(pid) => self.add_helper(pid, Helper::Other),
-                    Err(error) => log::error!("{job}: cannot fork a helper to end what it left: {error}"),
+                    Ok(pid) => drop(self.helpers.insert(pid, Helper::Other)),
+                    Err(error) if is_shortage(&error) => self.later(Action::EndStrays { job, command, all }),
+                    Err(error) => {
+                        let reason = crate::sys::errno(&error);
+                        log::error!("{job}: cannot fork a helper to end what it left: {reason}");
+                    }
                 }
             }
             Action::Sync => self.sync(),
@@ -135,7 +142,8 @@ impl Turn<'_> {
     }
 
     fn fork_keeper(&mut self, job: JobId, source: Source, name: Option<Name>, prune: Vec<JobId>) {
-        let result = self.try_fork_keeper(job, source, name, prune).map_err(|error| error.to_string());
+        let result =
+            self.try_fork_keeper(job, source, name, prune).map_err(|error| crate::sys::errno(&error).to_string());
         self.facts.push_back(Event::KeeperForked { job, keeper: result });
     }
 
@@ -170,51 +178,112 @@ impl Turn<'_> {
         Ok(pid)
     }
 
-    fn hold(&mut self, to: RequestId) {
-        let opened = self.control.as_ref().and_then(|control| control.reply(to).ok());
-        self.last_client += 1;
-        let number = self.last_client;
-        match opened {
-            Some(file) if self.poller.add_hangup(&file, Token::Client(number).pack()).is_ok() => {
-                self.clients.insert(to, (number, file));
-            }
-            _ => self.facts.push_back(Event::ClientGone(to)),
+    /// Performs this in a moment: what it takes is short now.
+    fn later(&mut self, order: Action) {
+        if self.again.len() < MOST_AGAIN {
+            self.again.push(order);
+            self.again_at.get_or_insert(clock::now() + AGAIN);
+        } else {
+            log::error!("too much cannot be done for now, so this will not be: {order:?}");
         }
     }
 
-    /// An empty FIFO takes a whole reply; a client that does not read loses it.
-    fn answer(&mut self, to: RequestId, reply: &Reply, last: bool) {
-        let line = reply.to_line();
-        if let Some((_, file)) = self.clients.get(&to) {
-            let _ = fd::write(file, &line);
-        } else if let Some(file) = self.control.as_ref().and_then(|control| control.reply(to).ok()) {
-            let _ = fd::write(&file, &line);
+    fn hold(&mut self, to: RequestId) {
+        let Some(control) = &self.control else { return };
+        let opened = match self.clients.remove(&to) {
+            Some((_, file)) => Ok(file),
+            None => control.reply(to),
+        };
+        self.last_client += 1;
+        let number = self.last_client;
+        match opened {
+            Ok(file) => match self.poller.add_hangup(&file, Token::Client(number).pack()) {
+                Err(error) if !is_shortage(&error) => self.facts.push_back(Event::ClientGone(to)),
+                added => {
+                    // Closed, it would tell the client that we have died.
+                    self.clients.insert(to, (number, file));
+                    if added.is_err() {
+                        self.later(Action::Hold(to));
+                    }
+                }
+            },
+            Err(error) if is_shortage(&error) => self.later(Action::Hold(to)),
+            Err(_) => self.facts.push_back(Event::ClientGone(to)),
         }
-        if last {
-            self.clients.remove(&to);
+    }
+
+    /// Somebody else answers this client, or nobody any more.
+    fn let_client_go(&mut self, request: RequestId) {
+        self.clients.remove(&request);
+        self.again.retain(|order| *order != Action::Hold(request));
+    }
+
+    /// An empty FIFO takes a whole reply; a client that does not read loses it.
+    fn answer(&mut self, to: RequestId, reply: Reply, last: bool) {
+        let line = reply.to_line();
+        let written = match (self.clients.get(&to), &self.control) {
+            (Some((_, file)), _) => fd::write(file, &line),
+            (None, Some(control)) => control.reply(to).and_then(|file| fd::write(&file, &line)),
+            (None, None) => Ok(None),
+        };
+        if written.is_err_and(|error| is_shortage(&error)) {
+            self.later(Action::Answer { to, reply, last });
+        } else if last {
+            self.let_client_go(to);
         }
     }
 
     fn list(&mut self, to: RequestId) {
         let Some(control) = &self.control else { return };
-        let Ok(reply) = control.reply(to) else { return };
+        let reply = match control.reply(to) {
+            Ok(reply) => reply,
+            Err(error) if is_shortage(&error) => return self.later(Action::List(to)),
+            Err(_) => return,
+        };
         let jobs = || self.core.list(clock::now()).into_iter().map(|(info, request)| describe(control, info, request));
         match helper::list(self.original, &reply, control.requests(), || jobs().collect()) {
-            Ok(pid) => self.add_helper(pid, Helper::Other),
+            Ok(pid) => drop(self.helpers.insert(pid, Helper::Other)),
             Err(error) => {
                 let reason = format!("cannot fork a helper to list the jobs: {}", crate::sys::errno(&error));
-                self.answer(to, &Reply::Refused { reason }, true);
+                self.answer(to, Reply::Refused { reason }, true);
             }
         }
     }
 
-    fn add_helper(&mut self, pid: Pid, helper: Helper) {
+    fn add_helper(&mut self, pid: Pid, helper: Helper) -> std::io::Result<()> {
         if let Some(answer) = helper.answer_fd()
             && let Err(error) = self.poller.add(answer, Token::Helper(pid).pack())
         {
-            log::warn!("cannot wait for a helper: {error}");
+            // Nobody would hear it.
+            let _ = signals::send(pid, Signal::KILL);
+            self.helpers.insert(pid, Helper::Other);
+            return Err(error);
         }
         self.helpers.insert(pid, helper);
+        self.attempts = 0;
+        Ok(())
+    }
+
+    /// Whether a helper that could not be had is to be tried again, in a moment.
+    fn tries_again(&mut self) -> bool {
+        self.attempts += 1;
+        self.attempts < ATTEMPTS
+    }
+
+    fn look(&mut self, kill: bool) {
+        let helper = helper::look(self.original, process::me(), kill);
+        match helper.and_then(|(pid, helper)| self.add_helper(pid, helper)) {
+            Ok(()) => {}
+            Err(_) if self.tries_again() => self.later(Action::Look { kill }),
+            Err(error) => {
+                log::warn!("cannot have a helper look around: {}", crate::sys::errno(&error));
+                if kill {
+                    // What forks until nobody can must end all the same.
+                    let _ = signals::kill_namespace(process::me());
+                }
+                self.facts.push_back(Event::Looked(None));
+            }
+        }
     }
 
     fn watch(&mut self, pid: Pid) {
@@ -238,18 +307,25 @@ impl Turn<'_> {
             Sync::All => true,
             Sync::None => false,
         };
-        let volumes: Vec<_> = match self.plan.sync {
-            Sync::None => Vec::new(),
-            Sync::Auto | Sync::All => inspect::volumes().into_iter().filter(wanted).collect(),
+        let volumes = match self.plan.sync {
+            Sync::None => Ok(Vec::new()),
+            Sync::Auto | Sync::All => inspect::volumes(),
         };
-        if volumes.is_empty() {
-            self.facts.push_back(Event::Synced(Vec::new()));
-            return;
-        }
-        match helper::sync(self.original, volumes) {
-            Ok((pid, helper)) => self.add_helper(pid, helper),
+        let begun = volumes.and_then(|mut volumes| {
+            volumes.retain(wanted);
+            if volumes.is_empty() {
+                self.facts.push_back(Event::Synced(Vec::new()));
+                return Ok(());
+            }
+            let (pid, helper) = helper::sync(self.original, volumes)?;
+            self.add_helper(pid, helper)
+        });
+        match begun {
+            Ok(()) => {}
+            Err(error) if is_shortage(&error) && self.tries_again() => self.later(Action::Sync),
             Err(error) => {
-                self.facts.push_back(Event::Synced(vec![format!("cannot fork a helper to sync volumes: {error}")]))
+                let reason = crate::sys::errno(&error);
+                self.facts.push_back(Event::Synced(vec![format!("volumes were not synced: {reason}")]));
             }
         }
     }
