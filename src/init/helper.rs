@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     thread::sleep,
     time::Duration,
@@ -17,7 +17,7 @@ use crate::{
     sys::{
         clock,
         dir::Dir,
-        fd, mount,
+        fd, is_shortage, mount,
         poll::{Interest, wait_any},
         process, signals, spawn,
         start::Original,
@@ -84,7 +84,7 @@ fn ask<T: serde::Serialize>(original: &Original, name: &str, find: impl FnOnce()
     let pid = spawn::fork_child(|| {
         begin(original, name, &[write.as_raw_fd()]);
         let answer = serde_json::to_vec(&find()).unwrap_or_default();
-        u8::from(File::from(write.try_clone().unwrap_or(write)).write_all(&answer).is_err())
+        u8::from(write_patiently(&write, &answer).is_err())
     })?;
     Ok((pid, read))
 }
@@ -134,11 +134,14 @@ pub(super) fn list(
     })
 }
 
-fn write_patiently(to: &File, mut bytes: &[u8]) -> io::Result<()> {
+fn write_patiently(to: impl AsFd + Copy, mut bytes: &[u8]) -> io::Result<()> {
+    let deadline = clock::now() + PATIENCE;
     while !bytes.is_empty() {
-        match fd::write(to, bytes)? {
-            Some(count) => bytes = &bytes[count..],
-            None => {
+        match fd::write(to, bytes) {
+            Ok(Some(count)) => bytes = &bytes[count..],
+            Err(error) if is_shortage(&error) && clock::now() < deadline => sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error),
+            Ok(None) => {
                 if wait_any(&[(to.as_fd(), Interest::Write)], Some(PATIENCE))? == [false] {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
