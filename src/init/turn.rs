@@ -12,18 +12,19 @@ use std::{
 };
 
 use super::{
-    Plan,
+    Plan, bare,
     control::{self, Control},
     helper::Helper,
     token::Token,
 };
 use crate::{
     base::{Exit, JobId, Pid, RequestId, Signal, Tick},
-    core::{Action, Config, Event, Init, Role, Sender},
+    core::{Action, Config, Event, Init, Phase, Role, Sender},
     proto::{Lines, Notice},
     sys::{
         clock, fd,
         link::{Link, Received},
+        memory,
         poll::Poller,
         process,
         signals::Signals,
@@ -44,6 +45,15 @@ struct Keeper {
     link: Link,
 }
 
+/// Why the loop has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// With this exit code.
+    Over(u8),
+    /// The system gives no more memory: what comes next could abort us.
+    NoMemory,
+}
+
 /// The init's descriptors and its decisions.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
@@ -60,6 +70,8 @@ pub(super) struct Turn<'a> {
     lines: Lines,
     half_line: bool,
     main: Option<spawn::Spawned>,
+    /// How main ended, as soon as it is reaped: no bug in what follows can lose it.
+    main_exit: Option<Exit>,
     keepers: BTreeMap<JobId, Keeper>,
     helpers: BTreeMap<Pid, Helper>,
     watched: BTreeMap<Pid, OwnedFd>,
@@ -114,6 +126,7 @@ impl<'a> Turn<'a> {
             lines: Lines::default(),
             half_line: false,
             main: None,
+            main_exit: None,
             keepers: BTreeMap::new(),
             helpers: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -132,11 +145,15 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn main_pid(&self) -> Option<Pid> {
-        self.core.main_pid()
+        self.core.main_pid().filter(|_| self.main_exit.is_none())
     }
 
-    pub(super) fn exit_code(&self) -> u8 {
-        self.core.exit_code()
+    /// The exit code, if it has begun to leave or was about to.
+    pub(super) fn leaving(&self) -> Option<u8> {
+        match self.main_exit.filter(|_| self.core.main_pid().is_some()) {
+            Some(exit) => Some(bare::remapped(exit, &self.plan.remap)),
+            None => (self.core.phase() != Phase::Running).then(|| self.core.exit_code()),
+        }
     }
 
     /// Nobody reads the FIFO any more: new clients are not to find it. It stays open, because its end would
@@ -148,7 +165,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Turns until it is over.
-    pub(super) fn run(&mut self) -> u8 {
+    pub(super) fn run(&mut self) -> End {
         self.facts.push_back(Event::Begin);
         self.until_quiet();
         self.let_go();
@@ -158,7 +175,10 @@ impl<'a> Turn<'a> {
         let mut ready = Vec::new();
         loop {
             if let Some(code) = self.code {
-                return code;
+                return End::Over(code);
+            }
+            if memory::is_short() {
+                return End::NoMemory;
             }
             let deadline = self.core.deadline().into_iter().chain(self.again_at).min();
             let timeout = deadline.map(|deadline| deadline.since(clock::now()));
@@ -281,6 +301,12 @@ impl<'a> Turn<'a> {
     }
 
     fn ended(&mut self, pid: Pid, exit: Exit) {
+        if self.core.main_pid() == Some(pid) {
+            self.main_exit = Some(exit);
+            if cfg!(debug_assertions) && std::env::var_os("LASTOUT_TEST_PANIC").is_some_and(|when| when == "end") {
+                panic!("ordered by the test");
+            }
+        }
         if let Some(helper) = self.helpers.remove(&pid) {
             let mut fact = helper.finish();
             if let Event::Looked(Some(seen)) = &mut fact {

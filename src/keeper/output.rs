@@ -76,7 +76,7 @@ impl Output {
             return self.pass_on();
         }
         let Some(pipe) = &self.pipe else { return };
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = [0; BUFFER];
         match fd::read(pipe, &mut buffer) {
             Ok(None) => {}
             // The job would die of its pipe's end: an error must repeat itself to be believed.
@@ -84,15 +84,15 @@ impl Output {
             Ok(Some(0)) | Err(_) => self.pipe = None,
             Ok(Some(count)) => {
                 self.failures = 0;
-                buffer.truncate(count);
+                let bytes = &buffer[..count];
                 // A full disk must not end the job; what is not kept is said once.
-                if let Err(error) = self.log.write(&buffer)
+                if let Err(error) = self.log.write(bytes)
                     && !std::mem::replace(&mut self.log_failed, true)
                 {
                     log::warn!("cannot keep all of {}: {}", self.log.name, crate::sys::errno(&error));
                 }
                 if self.client.is_some() {
-                    self.pending = buffer;
+                    self.pending.extend_from_slice(bytes);
                     self.pass_on();
                 }
             }

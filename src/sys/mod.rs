@@ -7,6 +7,7 @@ pub mod clock;
 pub mod dir;
 pub mod fd;
 pub mod link;
+pub mod memory;
 pub mod mount;
 pub mod notify;
 pub mod pidfd;
