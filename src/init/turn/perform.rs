@@ -220,15 +220,19 @@ impl Turn<'_> {
 
     /// An empty FIFO takes a whole reply; a client that does not read loses it.
     fn answer(&mut self, to: RequestId, reply: Reply, last: bool) {
-        let line = reply.to_line();
-        let written = match (self.clients.get(&to), &self.control) {
-            (Some((_, file)), _) => fd::write(file, &line),
-            (None, Some(control)) => control.reply(to).and_then(|file| fd::write(&file, &line)),
-            (None, None) => Ok(None),
-        };
-        if written.is_err_and(|error| is_shortage(&error)) {
+        if !self.clients.contains_key(&to) {
+            match self.control.as_ref().map(|control| control.reply(to)) {
+                // Held until it is written: closed, it would tell the client that we have died.
+                Some(Ok(file)) => drop(self.clients.insert(to, (0, file))),
+                Some(Err(error)) if is_shortage(&error) => return self.later(Action::Answer { to, reply, last }),
+                Some(Err(_)) | None => return self.let_client_go(to),
+            }
+        }
+        let Some((number, file)) = self.clients.get(&to) else { return };
+        let held = *number > 0;
+        if fd::write(file, &reply.to_line()).is_err_and(|error| is_shortage(&error)) {
             self.later(Action::Answer { to, reply, last });
-        } else if last {
+        } else if last || !held {
             self.let_client_go(to);
         }
     }
