@@ -3,6 +3,7 @@
 mod control;
 mod docker;
 mod exec;
+mod faults;
 mod golden;
 mod init;
 mod layers;
