@@ -4,6 +4,7 @@ mod causes;
 mod control;
 mod docker;
 mod exec;
+mod faults;
 mod golden;
 mod hangfs;
 mod init;

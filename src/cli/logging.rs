@@ -30,6 +30,8 @@ pub(super) fn start(verbosity: u8) {
         };
         writeln!(line, "lastout: {word}{}", record.args())
     });
+    // The hook that Rust brings would wait for room on standard error.
+    std::panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
     // Only a second logger could fail, and there is none.
     let _ = builder.try_init();
 }

@@ -1,34 +1,35 @@
-//! What is left of the init when its supervision has panicked: it reaps, forwards signals, and ends with
+//! What is left of the init when its supervision has panicked, or there is no memory for it: it reaps, forwards signals, and ends with
 //! main's code. It allocates nothing and decides nothing that could panic.
 
-use std::os::fd::AsFd;
-
 use crate::{
-    base::{Pgid, Pid, Signal},
+    base::{Exit, Pgid, Pid, Signal},
     core::{Relay, relay},
     proto::Sender,
     sys::{
-        poll::{Interest, wait_any},
+        poll::wait_readable,
         process,
         signals::{self, Signals},
         wait::{Reaped, reap},
     },
 };
 
-/// Goes on until main has ended, or without a main until it is told to stop. `code` is what main's end means
-/// if it has ended already.
-pub(super) fn run(signals: &Signals, main: Option<Pid>, code: u8) -> u8 {
-    let Some(main_pid) = main else { return wait_for_stop(signals, code) };
+/// Goes on until main has ended, or without a main until it is told to stop. `leaving`: it was about to leave,
+/// with this code. `remap`: main's exit codes that become 0.
+pub(super) fn run(signals: &Signals, main: Option<Pid>, leaving: Option<u8>, remap: &[u8]) -> u8 {
+    let Some(main_pid) = main else { return leaving.unwrap_or_else(|| wait_for_stop(signals)) };
     loop {
         loop {
             match reap() {
-                Reaped::Child(pid, exit, _) if pid == main_pid => return exit.status(),
+                Reaped::Child(pid, exit, _) if pid == main_pid => {
+                    return remapped(exit, remap);
+                }
                 Reaped::Child(..) | Reaped::Stopped(_) => {}
                 Reaped::NoneYet => break,
-                Reaped::NoChild => return code,
+                // Reaped before, by whatever failed.
+                Reaped::NoChild => return 125,
             }
         }
-        wait(signals);
+        wait_readable(signals.fd());
         while let Some(arrived) = signals.next() {
             let sender = Pid::new(arrived.pid).map_or(Sender::Outside, |pid| Sender::Process {
                 pid,
@@ -43,18 +44,19 @@ pub(super) fn run(signals: &Signals, main: Option<Pid>, code: u8) -> u8 {
     }
 }
 
-fn wait_for_stop(signals: &Signals, code: u8) -> u8 {
+/// What main's end means.
+pub(super) fn remapped(exit: Exit, remap: &[u8]) -> u8 {
+    Some(exit.status()).filter(|code| !remap.contains(code)).unwrap_or(0)
+}
+
+fn wait_for_stop(signals: &Signals) -> u8 {
     loop {
         while let Reaped::Child(..) | Reaped::Stopped(_) = reap() {}
-        wait(signals);
+        wait_readable(signals.fd());
         while let Some(arrived) = signals.next() {
             if matches!(arrived.signal, Signal::TERM | Signal::INT) {
-                return code;
+                return 0;
             }
         }
     }
-}
-
-fn wait(signals: &Signals) {
-    let _ = wait_any(&[(signals.fd().as_fd(), Interest::Read)], None);
 }

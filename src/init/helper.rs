@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Write},
+    io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     thread::sleep,
     time::Duration,
@@ -19,7 +19,7 @@ use crate::{
     sys::{
         clock,
         dir::Dir,
-        fd, mount,
+        fd, is_shortage, mount,
         poll::{Interest, wait_any},
         process, signals, spawn,
         start::Original,
@@ -124,7 +124,7 @@ fn ask<T: serde::Serialize>(
     let pid = spawn::fork_child(|| {
         begin(original, name, &[write.as_raw_fd()]);
         let answer = serde_json::to_vec(&find()).unwrap_or_default();
-        u8::from(File::from(write.try_clone().unwrap_or(write)).write_all(&answer).is_err())
+        u8::from(write_patiently(&write, &answer).is_err())
     })?;
     Ok((pid, Helper::Asked { question, answer: read, bytes: Vec::new() }))
 }
@@ -220,10 +220,15 @@ pub(super) fn abort_fuse(original: &Original, device: &str, volume: &str) -> io:
     })
 }
 
+/// A volume as it is named to people.
+pub(super) fn volume_name(volume: &inspect::Volume) -> String {
+    format!("{} ({})", volume.path.display(), volume.kind)
+}
+
 /// Waits until a volume has taken what was written. A written-back error is reported once to whoever asks first
 /// (syncfs(2), since Linux 5.8).
 pub(super) fn sync(original: &Original, volume: &inspect::Volume) -> io::Result<(Pid, Helper)> {
-    let name = format!("{} ({})", volume.path.display(), volume.kind);
+    let name = volume_name(volume);
     ask(original, "lastout-sync", Question::Sync(name.clone()), || {
         let result = match File::open(&volume.path) {
             Ok(file) => mount::sync(&file),
@@ -263,11 +268,14 @@ pub(super) fn keep_record(original: &Original, control: &Control, record: &Recor
     })
 }
 
-fn write_patiently(to: &File, mut bytes: &[u8]) -> io::Result<()> {
+fn write_patiently(to: impl AsFd + Copy, mut bytes: &[u8]) -> io::Result<()> {
+    let deadline = clock::now() + PATIENCE;
     while !bytes.is_empty() {
-        match fd::write(to, bytes)? {
-            Some(count) => bytes = &bytes[count..],
-            None => {
+        match fd::write(to, bytes) {
+            Ok(Some(count)) => bytes = &bytes[count..],
+            Err(error) if is_shortage(&error) && clock::now() < deadline => sleep(Duration::from_millis(20)),
+            Err(error) => return Err(error),
+            Ok(None) => {
                 if wait_any(&[(to.as_fd(), Interest::Write)], Some(PATIENCE))? == [false] {
                     return Err(io::ErrorKind::TimedOut.into());
                 }

@@ -74,14 +74,14 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
         }
     };
     // The loop's state outlives a panic: keepers must not see their links close.
-    match catch_unwind(AssertUnwindSafe(|| turn.run())) {
-        Ok(code) => code,
-        Err(_) => {
-            turn.hide_control();
-            log::error!("a bug: supervision has ended; going on as a bare init (jobs run on, control is gone)");
-            bare::run(turn.signals(), turn.main_pid(), turn.exit_code())
-        }
-    }
+    let why = match catch_unwind(AssertUnwindSafe(|| turn.run())) {
+        Ok(turn::End::Over(code)) => return code,
+        Ok(turn::End::NoMemory) => "out of memory",
+        Err(_) => "a bug",
+    };
+    turn.hide_control();
+    log::error!("{why}: supervision has ended; going on as a bare init (jobs run on, control is gone)");
+    bare::run(turn.signals(), turn.main_pid(), turn.leaving(), &plan.remap)
 }
 
 /// Not PID 1: become the parent of every orphan below us, and end in order when our own parent dies.

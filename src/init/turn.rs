@@ -13,19 +13,20 @@ use std::{
 };
 
 use super::{
-    Plan,
+    Plan, bare,
     control::{self, Control},
     helper::Helper,
     token::Token,
 };
 use crate::{
-    base::{Exit, JobId, Pid, RequestId, Signal},
-    core::{Account, Config, Event, Init, Role},
+    base::{Exit, JobId, Pid, RequestId, Signal, Tick},
+    core::{Account, Action, Config, Event, Init, Phase, Role},
     inspect, keeper,
     proto::{Entry, Lines, Notice, OomKill, Record, Sender},
     sys::{
         clock, fd,
         link::{Link, Received},
+        memory,
         poll::Poller,
         process,
         signals::Signals,
@@ -46,6 +47,15 @@ struct Keeper {
     link: Link,
 }
 
+/// Why the loop has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// With this exit code.
+    Over(u8),
+    /// The system gives no more memory: what comes next could abort us.
+    NoMemory,
+}
+
 /// The init's descriptors and its decisions.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
@@ -62,6 +72,8 @@ pub(super) struct Turn<'a> {
     lines: Lines,
     half_line: bool,
     main: Option<spawn::Spawned>,
+    /// How main ended, as soon as it is reaped: no bug in what follows can lose it.
+    main_exit: Option<Exit>,
     keepers: BTreeMap<JobId, Keeper>,
     helpers: BTreeMap<Pid, Helper>,
     watched: BTreeMap<Pid, OwnedFd>,
@@ -77,7 +89,14 @@ pub(super) struct Turn<'a> {
     /// What it had counted at our start.
     oom_kills: u64,
     main_record: Option<Record>,
+    /// Volumes whose helpers are still to be forked.
+    to_sync: Option<Vec<inspect::Volume>>,
     facts: VecDeque<Event>,
+    /// Orders for which something was short, and when they are performed again.
+    again: Vec<Action>,
+    again_at: Option<Tick>,
+    /// Failures to have a helper, in a row.
+    attempts: u32,
     code: Option<u8>,
 }
 
@@ -123,6 +142,7 @@ impl<'a> Turn<'a> {
             lines: Lines::default(),
             half_line: false,
             main: None,
+            main_exit: None,
             keepers: BTreeMap::new(),
             helpers: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -135,7 +155,11 @@ impl<'a> Turn<'a> {
             oom: OnceCell::new(),
             oom_kills: 0,
             main_record: None,
+            to_sync: None,
             facts: VecDeque::new(),
+            again: Vec::new(),
+            again_at: None,
+            attempts: 0,
             code: None,
         })
     }
@@ -145,11 +169,15 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn main_pid(&self) -> Option<Pid> {
-        self.core.main_pid()
+        self.core.main_pid().filter(|_| self.main_exit.is_none())
     }
 
-    pub(super) fn exit_code(&self) -> u8 {
-        self.core.exit_code()
+    /// The exit code, if it has begun to leave or was about to.
+    pub(super) fn leaving(&self) -> Option<u8> {
+        match self.main_exit.filter(|_| self.core.main_pid().is_some()) {
+            Some(exit) => Some(bare::remapped(exit, &self.plan.remap)),
+            None => (self.core.phase() != Phase::Running).then(|| self.core.exit_code()),
+        }
     }
 
     /// Nobody reads the FIFO any more: new clients are not to find it. It stays open, because its end would
@@ -161,7 +189,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Turns until it is over.
-    pub(super) fn run(&mut self) -> u8 {
+    pub(super) fn run(&mut self) -> End {
         self.facts.push_back(Event::Begin);
         self.until_quiet();
         // A container's own memory group has been made for it, so nobody was killed in it before; but not PID 1, we
@@ -176,9 +204,13 @@ impl<'a> Turn<'a> {
         let mut ready = Vec::new();
         loop {
             if let Some(code) = self.code {
-                return code;
+                return End::Over(code);
             }
-            let timeout = self.core.deadline().map(|deadline| deadline.since(clock::now()));
+            if memory::is_short() {
+                return End::NoMemory;
+            }
+            let deadline = self.core.deadline().into_iter().chain(self.again_at).min();
+            let timeout = deadline.map(|deadline| deadline.since(clock::now()));
             ready.clear();
             if let Err(error) = self.poller.wait(timeout, |token| ready.extend(Token::unpack(token))) {
                 log::error!("cannot wait for events: {error}");
@@ -190,6 +222,12 @@ impl<'a> Turn<'a> {
             }
             if self.core.deadline().is_some_and(|deadline| deadline <= clock::now()) {
                 self.facts.push_back(Event::Tick);
+                self.until_quiet();
+            }
+            if self.again_at.take_if(|at| *at <= clock::now()).is_some() {
+                for order in mem::take(&mut self.again) {
+                    self.perform(order);
+                }
                 self.until_quiet();
             }
         }
@@ -292,6 +330,12 @@ impl<'a> Turn<'a> {
     }
 
     fn ended(&mut self, pid: Pid, exit: Exit, usage: Usage) {
+        if self.core.main_pid() == Some(pid) {
+            self.main_exit = Some(exit);
+            if cfg!(debug_assertions) && std::env::var_os("LASTOUT_TEST_PANIC").is_some_and(|when| when == "end") {
+                panic!("ordered by the test");
+            }
+        }
         if let Some(helper) = self.helpers.remove(&pid) {
             let mut fact = helper.finish();
             if let Event::Looked(Some(seen)) = &mut fact {

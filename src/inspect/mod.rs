@@ -25,3 +25,13 @@ pub use mounts::{Mount, Volume, mount_of_path, mounts_of, volume_of_path, volume
 pub use processes::{below, everything, strays};
 pub use unseen::Unseen;
 pub use waits::{Clocks, Wait, explain, explain_stepwise, glance};
+
+/// What the system said, if it was the system.
+fn io_error(error: procfs::ProcError) -> std::io::Error {
+    match error {
+        procfs::ProcError::Io(error, _) => error,
+        procfs::ProcError::NotFound(_) => std::io::Error::from_raw_os_error(crate::base::Errno::ENOENT.0),
+        procfs::ProcError::PermissionDenied(_) => std::io::ErrorKind::PermissionDenied.into(),
+        other => std::io::Error::other(other.to_string()),
+    }
+}

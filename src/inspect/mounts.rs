@@ -111,13 +111,8 @@ impl Mount {
 }
 
 /// Every volume of this mount namespace, oldest first.
-pub fn volumes() -> Vec<Volume> {
-    fs::read("/proc/self/mountinfo")
-        .map(|text| parse(&text))
-        .unwrap_or_default()
-        .iter()
-        .filter_map(Mount::volume)
-        .collect()
+pub fn volumes() -> std::io::Result<Vec<Volume>> {
+    Ok(parse(&fs::read("/proc/self/mountinfo")?).iter().filter_map(Mount::volume).collect())
 }
 
 /// Every mount that a process sees, oldest first, by their paths below that process's root.

@@ -1,33 +1,79 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    thread::sleep,
+    time::Duration,
+};
 
 use procfs::process::{Process as Entry, Stat, all_processes};
 
-use crate::base::{Pid, ProcId, Process};
+use super::io_error;
+use crate::{
+    base::{Pid, ProcId, Process},
+    sys::is_shortage,
+};
+
+/// How often a look is tried for which something is short, and the pause in between.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Every process that this `/proc` shows; `None` if there is no usable `/proc`.
 pub fn everything() -> Option<Vec<Process>> {
-    let entries = all_processes().ok()?;
-    let found: Vec<Process> = entries.flatten().filter_map(|entry| seen(&entry.stat().ok()?)).collect();
+    patiently(every_process).ok()
+}
+
+/// A picture in which somebody is missing because a descriptor was short would be worse than none: whoever
+/// is not in it is not asked to end.
+fn patiently<T>(look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..ATTEMPTS {
+        match look() {
+            Err(error) if is_shortage(&error) => sleep(PAUSE),
+            done => return done,
+        }
+    }
+    look()
+}
+
+fn every_process() -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in all_processes().map_err(io_error)? {
+        match entry.and_then(|entry| entry.stat()).map_err(io_error) {
+            Ok(stat) => found.extend(seen(&stat)),
+            Err(error) if is_shortage(&error) => return Err(error),
+            // It has ended meanwhile, or is not ours to see.
+            Err(_) => {}
+        }
+    }
     // We are always there: an empty picture is none, but a directory where /proc is not mounted.
-    (!found.is_empty()).then_some(found)
+    if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
 }
 
 /// Every process below `root`, whatever group or session it is in. One look: what moves meanwhile may be
 /// missed, so whoever wants all of them looks until there is nothing left to wait for.
 pub fn below(root: Pid) -> Option<Vec<Process>> {
-    below_by_children(root).or_else(|| Some(select_below(root, everything()?)))
+    match patiently(|| below_by_children(root)) {
+        Ok(found) => Some(found),
+        Err(_) => Some(select_below(root, everything()?)),
+    }
 }
 
 /// By `/proc/PID/task/TID/children`: costs as much as the tree is large, not as the machine is full.
-/// `None` where the kernel has it not (`CONFIG_PROC_CHILDREN`, gVisor).
-fn below_by_children(root: Pid) -> Option<Vec<Process>> {
+/// An error where the kernel has it not (`CONFIG_PROC_CHILDREN`, gVisor).
+fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
     children(root)?;
     let mut found: Vec<Process> = Vec::new();
     let mut known = BTreeSet::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
-        for child in children(parent).unwrap_or_default() {
-            let stat = Entry::new(child.get()).and_then(|entry| entry.stat());
+        let children = match children(parent) {
+            Err(error) if is_shortage(&error) => return Err(error),
+            children => children.unwrap_or_default(),
+        };
+        for child in children {
+            let stat = match Entry::new(child.get()).and_then(|entry| entry.stat()).map_err(io_error) {
+                Err(error) if is_shortage(&error) => return Err(error),
+                stat => stat,
+            };
             if let Some(process) = stat.ok().and_then(|stat| seen(&stat))
                 && known.insert(child)
             {
@@ -36,20 +82,23 @@ fn below_by_children(root: Pid) -> Option<Vec<Process>> {
             }
         }
     }
-    Some(found)
+    Ok(found)
 }
 
-fn children(parent: Pid) -> Option<Vec<Pid>> {
-    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).ok()?;
+fn children(parent: Pid) -> io::Result<Vec<Pid>> {
     let mut list = Vec::new();
     let mut supported = false;
-    for task in tasks.flatten() {
-        if let Ok(text) = std::fs::read_to_string(task.path().join("children")) {
-            supported = true;
-            list.extend(text.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)));
+    for task in std::fs::read_dir(format!("/proc/{parent}/task"))? {
+        match task.and_then(|task| std::fs::read_to_string(task.path().join("children"))) {
+            Ok(text) => {
+                supported = true;
+                list.extend(text.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)));
+            }
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(_) => {}
         }
     }
-    supported.then_some(list)
+    if supported { Ok(list) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 fn select_below(root: Pid, all: Vec<Process>) -> Vec<Process> {

@@ -15,6 +15,7 @@ use std::{
     fs::File,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    thread::sleep,
     time::{Duration, SystemTime},
 };
 
@@ -45,6 +46,9 @@ use output::Output;
 pub const LARGEST_REQUEST: u64 = 64 << 20;
 /// Characters of a command that `ps` may show.
 const COMMAND_TEXT: usize = 200;
+/// How often what must not be lost is tried, and the pause in between.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the init gives a keeper.
 pub struct Start<'a> {
@@ -90,23 +94,41 @@ struct Client {
 pub fn run(start: Start) -> u8 {
     process::set_name(&format!("keeper {}", start.job));
     let mut client = Client::default();
-    let served = process::become_subreaper()
-        .and_then(|()| Signals::some(&[Signal::CHLD]))
-        .map_err(|error| Refusal(Cause::Refused { reason: format!("cannot keep a job: {error}") }))
-        .and_then(|signals| {
-            let request = load(&start, &mut client)?;
-            Keeper::begin(&start, signals, request, &mut client)
-        });
+    // The reply first: whatever fails afterwards can be said.
+    let served = load(&start, &mut client).and_then(|request| {
+        let signals = process::become_subreaper().and_then(|()| Signals::some(&[Signal::CHLD]));
+        Keeper::begin(&start, signals.map_err(refuse("keep a job"))?, request, &mut client)
+    });
     match served {
         Ok(mut keeper) => keeper.run(),
         Err(Refusal(cause)) => {
             if let (Some(reply), Cause::Refused { reason }) = (&client.reply, &cause) {
-                let _ = fd::write(reply, &Reply::Refused { reason: reason.clone() }.to_line());
+                let line = Reply::Refused { reason: reason.clone() }.to_line();
+                let _ = patiently(|| fd::write(reply, &line));
             }
-            let _ = start.link.send(&Notice::Ended { exit: None, cause, wall_us: 0, usage: None }.to_bytes());
+            let notice = Notice::Ended { exit: None, cause, wall_us: 0, usage: None }.to_bytes();
+            let _ = patiently(|| start.link.send(&notice).map(Some));
         }
     }
     0
+}
+
+fn refuse(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Refusal {
+    let what = what.into();
+    move |error| Refusal(Cause::Refused { reason: format!("cannot {what}: {}", crate::sys::errno(&error)) })
+}
+
+/// What must not be lost to a passing shortage: tries for about a second. `Ok(None)`: no room.
+fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<Option<T>>) -> std::io::Result<Option<T>> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Ok(None) => {}
+            Err(error) if crate::sys::is_shortage(&error) => {}
+            done => return done,
+        }
+        sleep(PAUSE);
+    }
+    attempt()
 }
 
 /// Reads the request and opens its FIFOs.
@@ -118,25 +140,29 @@ fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
             return Ok(Request { detach: true, ..Request::new(words) });
         }
     };
-    let refuse = |what: String| Refusal(Cause::Refused { reason: what });
+    let shortage = |error: std::io::Error, what: &str| match crate::sys::is_shortage(&error) {
+        true => refuse(what)(error),
+        // Gone with its client.
+        false => Refusal(Cause::ClientGone),
+    };
     let directory = start.control.dir(files::REQUESTS).and_then(|requests| requests.dir(&id.to_string()));
-    // Gone with its client.
-    let directory = directory.map_err(|_| Refusal(Cause::ClientGone))?;
+    let directory = directory.map_err(|error| shortage(error, "open the request"))?;
     // Whoever may command us: the directory's owner, and root, who may drive us from the host.
     let owners = [0, process::uid()];
-    let reply = directory.open_fifo(files::REPLY, Access::Write, Some(&owners));
-    client.reply = reply.ok();
+    client.reply = match directory.open_fifo(files::REPLY, Access::Write, Some(&owners)) {
+        Err(error) if crate::sys::is_shortage(&error) => return Err(shortage(error, "open the client's reply")),
+        reply => reply.ok(),
+    };
     let json = directory.read_file(files::REQUEST, LARGEST_REQUEST, &owners);
-    let json =
-        json.map_err(|error| refuse(format!("cannot read {}: {}", files::REQUEST, crate::sys::errno(&error))))?;
-    let request = Request::parse(&json).map_err(|bad| refuse(bad.to_string()))?;
+    let json = json.map_err(refuse(format!("read {}", files::REQUEST)))?;
+    let request = Request::parse(&json).map_err(|bad| Refusal(Cause::Refused { reason: bad.to_string() }))?;
     if client.reply.is_none() && !request.detach {
         return Err(Refusal(Cause::ClientGone));
     }
     let open = |number: usize, access| {
         let name = files::STREAMS[number];
         let file = directory.open_fifo(name, access, Some(&owners));
-        file.map(Some).map_err(|error| refuse(format!("cannot open {name}: {}", crate::sys::errno(&error))))
+        file.map(Some).map_err(refuse(format!("open {name}")))
     };
     if request.stdin {
         client.stdin = open(0, Access::Read)?;
@@ -196,12 +222,6 @@ impl<'a> Keeper<'a> {
         request: Request,
         client: &mut Client,
     ) -> Result<Keeper<'a>, Refusal> {
-        let refuse = |what: &str| {
-            let what = what.to_string();
-            move |error: std::io::Error| {
-                Refusal(Cause::Refused { reason: format!("cannot {what}: {}", crate::sys::errno(&error)) })
-            }
-        };
         let words: Vec<CString> = request.command.iter().filter_map(|word| CString::new(word.0.clone()).ok()).collect();
         let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
         let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
@@ -449,14 +469,16 @@ impl<'a> Keeper<'a> {
     }
 
     fn tell(&mut self, notice: &Notice) {
-        if !self.init_gone && self.start.link.send(&notice.to_bytes()).is_err() {
+        let message = notice.to_bytes();
+        if !self.init_gone && patiently(|| self.start.link.send(&message).map(Some)).is_err() {
             log::debug!("{}: the init does not listen", self.start.job);
         }
     }
 
     fn answer(&mut self, reply: &Reply) {
         if let Some(fifo) = &self.reply {
-            let _ = fd::write(fifo, &reply.to_line());
+            let line = reply.to_line();
+            let _ = patiently(|| fd::write(fifo, &line));
         }
     }
 

@@ -17,6 +17,8 @@ use crate::sys::{
 /// between this much and twice this much of a stream is kept, the latest.
 const CAP: u64 = 512 * 1024;
 const BUFFER: usize = 64 * 1024;
+/// So many errors in a row are one that stays.
+const MOST_FAILURES: u32 = 10;
 
 /// A file that keeps the latest output.
 pub(super) struct Log {
@@ -50,11 +52,13 @@ pub(super) struct Output {
     client: Option<File>,
     /// Read, logged, and not yet taken by the client.
     pending: Vec<u8>,
+    /// Errors in a row.
+    failures: u32,
 }
 
 impl Output {
     pub(super) fn new(pipe: OwnedFd, log: Log, client: Option<File>) -> Output {
-        Output { pipe: Some(pipe), log, log_failed: false, client, pending: Vec::new() }
+        Output { pipe: Some(pipe), log, log_failed: false, client, pending: Vec::new(), failures: 0 }
     }
 
     /// What to wait for: a client that reads slowly slows the job down, as a pipe would.
@@ -72,20 +76,23 @@ impl Output {
             return self.pass_on();
         }
         let Some(pipe) = &self.pipe else { return };
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = [0; BUFFER];
         match fd::read(pipe, &mut buffer) {
             Ok(None) => {}
+            // The job would die of its pipe's end: an error must repeat itself to be believed.
+            Err(_) if self.fails_again() => {}
             Ok(Some(0)) | Err(_) => self.pipe = None,
             Ok(Some(count)) => {
-                buffer.truncate(count);
+                self.failures = 0;
+                let bytes = &buffer[..count];
                 // A full disk must not end the job; what is not kept is said once.
-                if let Err(error) = self.log.write(&buffer)
+                if let Err(error) = self.log.write(bytes)
                     && !std::mem::replace(&mut self.log_failed, true)
                 {
                     log::warn!("cannot keep all of {}: {}", self.log.name, crate::sys::errno(&error));
                 }
                 if self.client.is_some() {
-                    self.pending = buffer;
+                    self.pending.extend_from_slice(bytes);
                     self.pass_on();
                 }
             }
@@ -95,13 +102,23 @@ impl Output {
     fn pass_on(&mut self) {
         let Some(client) = &self.client else { return };
         match fd::write(client, &self.pending) {
-            Ok(Some(count)) => drop(self.pending.drain(..count)),
+            Ok(Some(count)) => {
+                self.failures = 0;
+                drop(self.pending.drain(..count));
+            }
             Ok(None) => {}
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe && self.fails_again() => {}
             Err(_) => {
                 self.client = None;
                 self.pending.clear();
             }
         }
+    }
+
+    /// Whether to try once more after an error.
+    fn fails_again(&mut self) -> bool {
+        self.failures += 1;
+        self.failures < MOST_FAILURES
     }
 
     /// The tree has ended: moves the rest. A client that takes nothing for `patience` does not get it.

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::CString,
-    fs::File,
+    fs::{File, TryLockError},
     io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd, RawFd},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use nix::{
-    fcntl::{AT_FDCWD, FlockArg, OFlag, openat},
+    fcntl::{AT_FDCWD, OFlag, openat},
     sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat},
     unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
 };
@@ -24,7 +24,7 @@ pub struct Dir(OwnedFd);
 
 /// A lock that ends with the last process that holds its descriptor.
 #[derive(Debug)]
-pub struct Lock(nix::fcntl::Flock<OwnedFd>);
+pub struct Lock(File);
 
 impl Lock {
     /// Its descriptor, for a child to close.
@@ -130,9 +130,9 @@ impl Dir {
         Ok(File::from(openat(&self.0, name, flags, FILE)?))
     }
 
-    /// Writes a new file.
+    /// Writes a new file: whole, or not at all.
     pub fn write_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.create(name)?.write_all(bytes)
+        self.create(name)?.write_all(bytes).inspect_err(|_| drop(self.remove(name)))
     }
 
     /// Renames a file within it, over one that may be there.
@@ -194,10 +194,11 @@ impl Dir {
 
     /// Locks the directory itself (`flock(2)`); `None` if a living process has it.
     pub fn lock(&self) -> io::Result<Option<Lock>> {
-        match nix::fcntl::Flock::lock(self.dir(".")?.0, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(Lock(lock))),
-            Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
-            Err((_, error)) => Err(error.into()),
+        let lock = File::from(self.dir(".")?.0);
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Lock(lock))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
     }
 }

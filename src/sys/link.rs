@@ -13,6 +13,8 @@ pub struct Link(OwnedFd);
 
 /// The longest message; commands in notices are shortened to fit.
 const LARGEST: usize = 8192;
+/// How often to ask the kernel for a message.
+const ATTEMPTS: u32 = 10;
 
 /// What [`Link::receive`] found.
 #[derive(Debug)]
@@ -47,11 +49,16 @@ impl Link {
     /// The next message. Never blocks.
     pub fn receive(&self) -> Received {
         let mut buffer = [0; LARGEST];
-        match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => Received::Gone,
-            Ok(size) => Received::Message(buffer[..size].to_vec()),
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => Received::Nothing,
-            Err(_) => Received::Gone,
+        // A shortage is not the other side's end, and the last message may stand behind it.
+        for _ in 0..ATTEMPTS {
+            return match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => Received::Gone,
+                Ok(size) => Received::Message(buffer[..size].to_vec()),
+                Err(nix::Error::EAGAIN) => Received::Nothing,
+                Err(error) if super::is_shortage(&error.into()) => continue,
+                Err(_) => Received::Gone,
+            };
         }
+        Received::Nothing
     }
 }

@@ -9,6 +9,7 @@ pub mod disposable;
 pub mod fd;
 mod interpreter;
 pub mod link;
+pub mod memory;
 pub mod mount;
 pub mod notify;
 pub mod pidfd;
@@ -24,6 +25,13 @@ pub mod tty;
 pub mod wait;
 
 use crate::base::Errno;
+
+/// Whether this failed because the system is short of something, or was interrupted: it may work a moment later.
+pub fn is_shortage(error: &std::io::Error) -> bool {
+    const SHORT: [i32; 7] =
+        [libc::EAGAIN, libc::EINTR, libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::ENOSPC];
+    error.raw_os_error().is_some_and(|errno| SHORT.contains(&errno))
+}
 
 /// The number behind an error of the standard library.
 pub fn errno(error: &std::io::Error) -> Errno {

@@ -72,6 +72,11 @@ pub enum Interest {
     Hangup,
 }
 
+/// Waits until there is something to read, or for anything else: whoever calls this looks. It allocates nothing.
+pub fn wait_readable(fd: impl AsFd) {
+    let _ = poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+}
+
 /// Waits for any of a few descriptors; answers which are ready.
 pub fn wait_any(fds: &[(BorrowedFd, Interest)], timeout: Option<Duration>) -> io::Result<Vec<bool>> {
     let flags = |interest| match interest {
@@ -79,11 +84,16 @@ pub fn wait_any(fds: &[(BorrowedFd, Interest)], timeout: Option<Duration>) -> io
         Interest::Write => PollFlags::POLLOUT,
         Interest::Hangup => PollFlags::empty(),
     };
+    // Before what is only needed here: freed in the opposite order, see `memory`.
+    let mut ready = vec![false; fds.len()];
     let mut polled: Vec<PollFd> = fds.iter().map(|(fd, interest)| PollFd::new(*fd, flags(*interest))).collect();
     let timeout = PollTimeout::try_from(milliseconds(timeout)).unwrap_or(PollTimeout::MAX);
     match poll(&mut polled, timeout) {
         Ok(_) | Err(nix::Error::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(polled.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect())
+    for (ready, fd) in ready.iter_mut().zip(&polled) {
+        *ready = fd.revents().is_some_and(|events| !events.is_empty());
+    }
+    Ok(ready)
 }

@@ -73,6 +73,9 @@ const STEPS: [&str; 3] = ["set up", "change to directory", "execute"];
 /// Step, errno and perhaps the path of an interpreter.
 const LONGEST_MESSAGE: usize = 4096;
 
+/// How often a child tries to say why it could not become the command.
+const ATTEMPTS: u32 = 10;
+
 impl Command<'_> {
     /// Forks and executes. Never blocks.
     pub fn spawn(&self) -> io::Result<Spawned> {
@@ -82,7 +85,8 @@ impl Command<'_> {
             let mut message = vec![step];
             message.extend(super::errno(&error).0.to_ne_bytes());
             message.extend(interpreter.iter().flat_map(|path| path.as_os_str().as_bytes()));
-            let _ = fd::write(&report, &message);
+            // Or nobody knows why. An empty pipe lacks memory at most.
+            let _ = (0..ATTEMPTS).find(|_| fd::write(&report, &message).is_ok());
             127
         })?;
         Ok(Spawned { pid, outcome })
@@ -118,8 +122,11 @@ impl Command<'_> {
         for (number, replacement) in (0..).zip(self.stdio) {
             if let Some(replacement) = replacement {
                 // SAFETY: the child owns its descriptor table; 0, 1 and 2 belong to no `OwnedFd`.
-                if unsafe { libc::dup2(replacement.as_fd().as_raw_fd(), number) } < 0 {
-                    return Err(io::Error::last_os_error());
+                while unsafe { libc::dup2(replacement.as_fd().as_raw_fd(), number) } < 0 {
+                    // EBUSY: a race with an open (dup(2)).
+                    if !matches!(nix::Error::last(), nix::Error::EINTR | nix::Error::EBUSY) {
+                        return Err(io::Error::last_os_error());
+                    }
                 }
             }
         }

@@ -34,6 +34,10 @@ pub fn has(what: &str) -> bool {
             }
             false => Some("a volume for every user needs root".to_string()),
         },
+        "strace" => fails("strace", &["-o", "/dev/null", "true"]).or_else(|| {
+            let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+            (!is_root() && !["", "0"].contains(&scope.trim())).then(|| "kernel.yama.ptrace_scope is not 0".into())
+        }),
         other => panic!("the tests do not know '{other}'"),
     };
     let Some(reason) = reason else { return true };

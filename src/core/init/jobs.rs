@@ -24,8 +24,8 @@ impl Init {
                 }
             }
             Err(reason) => {
-                orders.push(Action::Log(Level::Error, format!("{id}: cannot start its keeper: {reason}")));
                 let reason = format!("cannot start its keeper: {reason}");
+                orders.push(Action::Log(Level::Error, format!("{id}: {reason}")));
                 self.end_job(now, id, None, Cause::Refused { reason }, orders);
                 self.start_queued(now, orders);
             }
@@ -56,9 +56,14 @@ impl Init {
 
     pub(super) fn notice(&mut self, now: Tick, id: JobId, notice: Notice, orders: &mut Vec<Action>) {
         let Some(job) = self.table.get(id) else { return };
-        // It speaks, so it has opened the client's reply: from here on the keeper answers.
-        if let Some(Source::Request(request)) = job.source.take() {
-            orders.push(Action::LetGo(request));
+        // It speaks, so it has opened the client's reply: from here on the keeper answers. One that could not
+        // serve the request may have lacked what it takes to answer: a client may be told twice.
+        if let Some(Source::Request(to)) = job.source.take() {
+            orders.push(if let Notice::Ended { cause: Cause::Refused { reason }, .. } = &notice {
+                Action::Answer { to, reply: Reply::Refused { reason: reason.clone() }, last: true }
+            } else {
+                Action::LetGo(to)
+            });
         }
         match notice {
             Notice::Command(text) => job.describe(&text),

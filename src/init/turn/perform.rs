@@ -3,18 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     ffi::CString,
+    fs::File,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{Keeper, Turn};
 use crate::{
-    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId, Subject},
+    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId, Signal, Subject},
     core::{Action, Event, Level, Source},
     init::{
         Sync,
         control::Control,
-        helper::{self, Helper, Question},
+        helper::{self, Helper},
         token::Token,
     },
     inspect, keeper,
@@ -23,30 +24,40 @@ use crate::{
         record_time as time,
     },
     sys::{
-        clock, fd,
+        clock, fd, is_shortage,
         link::Link,
         pidfd, process, signals, spawn, tty,
         wait::{Reaped, reap},
     },
 };
 
+/// A client's `reply`, and the forked helper that answers it; or why it could not be forked.
+type Answering = (File, std::io::Result<Pid>);
+
 /// Of what has happened, so much is remembered.
 const HISTORY: usize = 64;
+/// Until what was short is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Orders that may wait for that.
+const MOST_AGAIN: usize = 1000;
+/// How often a helper is tried before the init goes on without one.
+const ATTEMPTS: u32 = 10;
 
 impl Turn<'_> {
     pub(super) fn perform(&mut self, order: Action) {
         match order {
             Action::ForkMain => self.fork_main(),
             Action::ForkKeeper { job, source, name, prune } => self.fork_keeper(job, source, name, prune),
-            Action::Tell { job, order } => {
-                let sent = self.keepers.get(&job).map(|keeper| keeper.link.send(&order.to_bytes()));
-                if let Some(Err(error)) = sent {
-                    log::warn!("{job}: its keeper does not take orders: {error}");
+            Action::Tell { job, order } => match self.keepers.get(&job).map(|k| k.link.send(&order.to_bytes())) {
+                Some(Err(error)) if is_shortage(&error) => self.later(Action::Tell { job, order }),
+                Some(Err(error)) => {
+                    log::warn!("{job}: its keeper does not take orders: {}", crate::sys::errno(&error));
                 }
-            }
+                Some(Ok(())) | None => {}
+            },
             Action::Hold(to) => self.hold(to),
-            Action::LetGo(request) => drop(self.clients.remove(&request)),
-            Action::Answer { to, reply, last } => self.answer(to, &reply, last),
+            Action::LetGo(request) => self.let_client_go(request),
+            Action::Answer { to, reply, last } => self.answer(to, reply, last),
             Action::List(to) => self.list(to),
             Action::SignalGroup(group, signal) => report(signals::send_group(group, signal), || {
                 format!("cannot send {signal} to process group {}", group.get())
@@ -59,26 +70,28 @@ impl Turn<'_> {
                 let alone = self.is_alone();
                 self.facts.push_back(Event::Alone(alone));
             }
-            Action::Look { kill } => {
-                let asked = helper::look(self.original, process::me(), kill);
-                self.ask(asked, "look around", Event::Looked(None));
-            }
+            Action::Look { kill } => self.look(kill),
             Action::Explain { all } => self.explain(all),
             Action::Census => {
                 let asked = helper::census(self.original);
-                self.ask(asked, "see who holds volumes", Event::Counted(Vec::new()));
+                self.ask(Action::Census, asked, "see who holds volumes", Event::Counted(Vec::new()));
             }
             Action::AbortFuse { device, volume } => match helper::abort_fuse(self.original, &device, &volume) {
-                Ok(pid) => self.add_helper(pid, Helper::Other),
-                Err(error) => log::error!("cannot fork a helper to abort {volume}: {error}"),
+                Ok(pid) => drop(self.helpers.insert(pid, Helper::Other)),
+                Err(_) if self.tries_again() => self.later(Action::AbortFuse { device, volume }),
+                Err(error) => log::error!("cannot fork a helper to abort {volume}: {}", crate::sys::errno(&error)),
             },
             Action::EndStrays { job, command, all } => {
                 let mark = format!("{}={job}", place::JOB_VARIABLE);
                 let spare: Vec<Pid> =
                     self.keepers.values().map(|keeper| keeper.pid).chain(self.helpers.keys().copied()).collect();
                 match helper::end_strays(self.original, process::me(), &mark, command, all, &spare) {
-                    Ok(pid) => self.add_helper(pid, Helper::Other),
-                    Err(error) => log::error!("{job}: cannot fork a helper to end what it left: {error}"),
+                    Ok(pid) => drop(self.helpers.insert(pid, Helper::Other)),
+                    Err(error) if is_shortage(&error) => self.later(Action::EndStrays { job, command, all }),
+                    Err(error) => {
+                        let reason = crate::sys::errno(&error);
+                        log::error!("{job}: cannot fork a helper to end what it left: {reason}");
+                    }
                 }
             }
             Action::Sync => self.sync(),
@@ -133,7 +146,7 @@ impl Turn<'_> {
             let record = Record { name: name.clone(), exit: *exit, ..record(Subject::Job(*job), cause.clone()) };
             let written = self.control.as_ref().map(|control| helper::keep_record(self.original, control, &record));
             match written {
-                Some(Ok(pid)) => self.add_helper(pid, Helper::Other),
+                Some(Ok(pid)) => drop(self.helpers.insert(pid, Helper::Other)),
                 Some(Err(error)) => log::warn!("{job}: cannot write its record: {}", crate::sys::errno(&error)),
                 None => {}
             }
@@ -196,7 +209,8 @@ impl Turn<'_> {
     }
 
     fn fork_keeper(&mut self, job: JobId, source: Source, name: Option<Name>, prune: Vec<JobId>) {
-        let result = self.try_fork_keeper(job, source, name, prune).map_err(|error| error.to_string());
+        let result =
+            self.try_fork_keeper(job, source, name, prune).map_err(|error| crate::sys::errno(&error).to_string());
         self.facts.push_back(Event::KeeperForked { job, keeper: result });
     }
 
@@ -233,28 +247,62 @@ impl Turn<'_> {
         Ok(pid)
     }
 
-    fn hold(&mut self, to: RequestId) {
-        let opened = self.control.as_ref().and_then(|control| control.reply(to).ok());
-        self.last_client += 1;
-        let number = self.last_client;
-        match opened {
-            Some(file) if self.poller.add_hangup(&file, Token::Client(number).pack()).is_ok() => {
-                self.clients.insert(to, (number, file));
-            }
-            _ => self.facts.push_back(Event::ClientGone(to)),
+    /// Performs this in a moment: what it takes is short now.
+    fn later(&mut self, order: Action) {
+        if self.again.len() < MOST_AGAIN {
+            self.again.push(order);
+            self.again_at.get_or_insert(clock::now() + AGAIN);
+        } else {
+            log::error!("too much cannot be done for now, so this will not be: {order:?}");
         }
     }
 
-    /// An empty FIFO takes a whole reply; a client that does not read loses it.
-    fn answer(&mut self, to: RequestId, reply: &Reply, last: bool) {
-        let line = reply.to_line();
-        if let Some((_, file)) = self.clients.get(&to) {
-            let _ = fd::write(file, &line);
-        } else if let Some(file) = self.control.as_ref().and_then(|control| control.reply(to).ok()) {
-            let _ = fd::write(&file, &line);
+    fn hold(&mut self, to: RequestId) {
+        let Some(control) = &self.control else { return };
+        let opened = match self.clients.remove(&to) {
+            Some((_, file)) => Ok(file),
+            None => control.reply(to),
+        };
+        self.last_client += 1;
+        let number = self.last_client;
+        match opened {
+            Ok(file) => match self.poller.add_hangup(&file, Token::Client(number).pack()) {
+                Err(error) if !is_shortage(&error) => self.facts.push_back(Event::ClientGone(to)),
+                added => {
+                    // Closed, it would tell the client that we have died.
+                    self.clients.insert(to, (number, file));
+                    if added.is_err() {
+                        self.later(Action::Hold(to));
+                    }
+                }
+            },
+            Err(error) if is_shortage(&error) => self.later(Action::Hold(to)),
+            Err(_) => self.facts.push_back(Event::ClientGone(to)),
         }
-        if last {
-            self.clients.remove(&to);
+    }
+
+    /// Somebody else answers this client, or nobody any more.
+    fn let_client_go(&mut self, request: RequestId) {
+        self.clients.remove(&request);
+        self.again.retain(|order| *order != Action::Hold(request));
+    }
+
+    /// An empty FIFO takes a whole reply; a client that does not read loses it.
+    fn answer(&mut self, to: RequestId, reply: Reply, last: bool) {
+        if !self.clients.contains_key(&to) {
+            match self.control.as_ref().map(|control| control.reply(to)) {
+                // Held until it is written: closed, it would tell the client that we have died.
+                Some(Ok(file)) => drop(self.clients.insert(to, (0, file))),
+                Some(Err(error)) if is_shortage(&error) => return self.later(Action::Answer { to, reply, last }),
+                Some(Err(_)) | None => return self.let_client_go(to),
+            }
+        }
+        let Some((number, file)) = self.clients.get(&to) else { return };
+        let held = *number > 0;
+        if fd::write(file, &reply.to_line()).is_err_and(|error| is_shortage(&error)) {
+            self.later(Action::Answer { to, reply, last });
+        } else if last || !held {
+            self.let_client_go(to);
         }
     }
 
@@ -262,40 +310,67 @@ impl Turn<'_> {
         let Some(control) = &self.control else { return };
         let jobs = || self.core.list(clock::now()).into_iter().map(|(info, request)| describe(control, info, request));
         let asked = self.answer_by_helper(to, || Reply::Jobs(jobs().collect()));
-        self.see_to(to, asked);
+        self.see_to(Action::List(to), to, asked);
     }
 
     fn history(&mut self, to: RequestId) {
         let asked = self.answer_by_helper(to, || Reply::Events(self.history.iter().cloned().collect()));
-        self.see_to(to, asked);
+        self.see_to(Action::History(to), to, asked);
     }
 
-    /// A long answer, to whoever may be slow to read it.
-    fn answer_by_helper(&self, to: RequestId, reply: impl FnOnce() -> Reply) -> Option<std::io::Result<Pid>> {
-        let control = self.control.as_ref()?;
-        let client = control.reply(to).ok()?;
-        Some(helper::answer(self.original, &client, control.requests(), reply))
+    /// A long answer, to whoever may be slow to read it. `Ok(None)`: the client has gone.
+    fn answer_by_helper(&self, to: RequestId, reply: impl FnOnce() -> Reply) -> std::io::Result<Option<Answering>> {
+        let Some(control) = &self.control else { return Ok(None) };
+        let client = match control.reply(to) {
+            Ok(client) => client,
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let asked = helper::answer(self.original, &client, control.requests(), reply);
+        Ok(Some((client, asked)))
     }
 
-    fn see_to(&mut self, to: RequestId, asked: Option<std::io::Result<Pid>>) {
+    fn see_to(&mut self, order: Action, to: RequestId, asked: std::io::Result<Option<Answering>>) {
         match asked {
-            Some(Ok(pid)) => self.add_helper(pid, Helper::Other),
-            Some(Err(error)) => {
+            Ok(Some((_, Ok(pid)))) => drop(self.helpers.insert(pid, Helper::Other)),
+            Ok(Some((client, Err(error)))) => {
+                // Closed, it would tell the client that we have died.
+                self.clients.insert(to, (0, client));
                 let reason = format!("cannot fork a helper to answer: {}", crate::sys::errno(&error));
-                self.answer(to, &Reply::Refused { reason }, true);
+                self.answer(to, Reply::Refused { reason }, true);
             }
-            // The client has gone.
-            None => {}
+            Ok(None) => {}
+            Err(_) => self.later(order),
         }
     }
 
-    fn add_helper(&mut self, pid: Pid, helper: Helper) {
+    fn add_helper(&mut self, pid: Pid, helper: Helper) -> std::io::Result<()> {
         if let Some(answer) = helper.answer_fd()
             && let Err(error) = self.poller.add(answer, Token::Helper(pid).pack())
         {
-            log::warn!("cannot wait for a helper: {error}");
+            // Nobody would hear it.
+            let _ = signals::send(pid, Signal::KILL);
+            self.helpers.insert(pid, Helper::Other);
+            return Err(error);
         }
         self.helpers.insert(pid, helper);
+        self.attempts = 0;
+        Ok(())
+    }
+
+    /// Whether a helper that could not be had is to be tried again, in a moment.
+    fn tries_again(&mut self) -> bool {
+        self.attempts += 1;
+        self.attempts < ATTEMPTS
+    }
+
+    fn look(&mut self, kill: bool) {
+        let asked = helper::look(self.original, process::me(), kill);
+        if kill && asked.is_err() && self.attempts + 1 >= ATTEMPTS {
+            // What forks until nobody can must end all the same.
+            let _ = signals::kill_namespace(process::me());
+        }
+        self.ask(Action::Look { kill }, asked, "look around", Event::Looked(None));
     }
 
     fn watch(&mut self, pid: Pid) {
@@ -320,39 +395,49 @@ impl Turn<'_> {
             Sync::All => true,
             Sync::None => false,
         };
-        let mut volumes = match self.plan.sync {
-            Sync::None => Vec::new(),
-            Sync::Auto | Sync::All => inspect::volumes(),
-        };
-        // One filesystem may be mounted at several places.
-        let mut devices = BTreeSet::new();
-        volumes.retain(|volume| wanted(volume) && devices.insert(volume.device.clone()));
-        let mut names = Vec::new();
-        let mut failed = Vec::new();
-        for volume in &volumes {
-            match helper::sync(self.original, volume) {
-                Ok((pid, helper)) => {
-                    if let Helper::Asked { question: Question::Sync(name), .. } = &helper {
-                        names.push(name.clone());
-                    }
-                    self.add_helper(pid, helper);
+        let in_vain = |error: &std::io::Error| format!("volumes were not synced: {}", crate::sys::errno(error));
+        if self.to_sync.is_none() {
+            let volumes = match self.plan.sync {
+                Sync::None => Ok(Vec::new()),
+                Sync::Auto | Sync::All => inspect::volumes(),
+            };
+            let mut volumes = match volumes {
+                Ok(volumes) => volumes,
+                Err(error) if is_shortage(&error) && self.tries_again() => return self.later(Action::Sync),
+                Err(error) => {
+                    self.facts.push_back(Event::Synced { volume: String::new(), error: Some(in_vain(&error)) });
+                    Vec::new()
+                }
+            };
+            // One filesystem may be mounted at several places.
+            let mut devices = BTreeSet::new();
+            volumes.retain(|volume| wanted(volume) && devices.insert(volume.device.clone()));
+            self.facts.push_back(Event::Syncing(volumes.iter().map(helper::volume_name).collect()));
+            self.to_sync = Some(volumes);
+        }
+        while let Some(volume) = self.to_sync.as_mut().and_then(Vec::pop) {
+            let asked = helper::sync(self.original, &volume);
+            match asked.and_then(|(pid, helper)| self.add_helper(pid, helper)) {
+                Ok(()) => {}
+                Err(error) if is_shortage(&error) && self.tries_again() => {
+                    self.to_sync.get_or_insert_default().push(volume);
+                    return self.later(Action::Sync);
                 }
                 Err(error) => {
-                    let volume = volume.path.display().to_string();
-                    let error = format!("cannot fork a helper to sync {volume}: {}", crate::sys::errno(&error));
-                    failed.push(Event::Synced { volume, error: Some(error) });
+                    let volume = helper::volume_name(&volume);
+                    self.facts.push_back(Event::Synced { volume, error: Some(in_vain(&error)) });
                 }
             }
         }
-        self.facts.extend(failed);
-        self.facts.push_back(Event::Syncing(names));
     }
 
-    fn ask(&mut self, asked: std::io::Result<(Pid, Helper)>, what: &str, in_vain: Event) {
-        match asked {
-            Ok((pid, helper)) => self.add_helper(pid, helper),
+    /// Has a helper answer, now or, if something is short, in a moment; or takes it as answered so.
+    fn ask(&mut self, order: Action, asked: std::io::Result<(Pid, Helper)>, what: &str, in_vain: Event) {
+        match asked.and_then(|(pid, helper)| self.add_helper(pid, helper)) {
+            Ok(()) => {}
+            Err(_) if self.tries_again() => self.later(order),
             Err(error) => {
-                log::warn!("cannot fork a helper to {what}: {}", crate::sys::errno(&error));
+                log::warn!("cannot have a helper {what}: {}", crate::sys::errno(&error));
                 self.facts.push_back(in_vain);
             }
         }
@@ -364,7 +449,7 @@ impl Turn<'_> {
         let main = self.core.main_pid().map(|pid| (pid, Some(Subject::Main)));
         let ours = keepers.chain(helpers).chain(main).collect();
         let asked = helper::explain(self.original, process::me(), all, &ours);
-        self.ask(asked, "find what hangs", Event::Explained(Vec::new()));
+        self.ask(Action::Explain { all }, asked, "find what hangs", Event::Explained(Vec::new()));
     }
 }
 

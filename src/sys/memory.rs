@@ -1,0 +1,99 @@
+//! What is left when the system gives no more memory. A failed allocation aborts a Rust program, and with PID 1
+//! its container: a reserve serves it instead, and the init looks whether that has happened.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::UnsafeCell,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+};
+
+/// Enough for one turn of the loop. Pages that nobody has touched cost nothing.
+const SIZE: usize = 256 * 1024;
+
+struct Reserve(UnsafeCell<[u8; SIZE]>);
+// SAFETY: `take` hands out every byte once, until it is given back.
+unsafe impl Sync for Reserve {}
+
+static RESERVE: Reserve = Reserve(UnsafeCell::new([0; SIZE]));
+static USED: AtomicUsize = AtomicUsize::new(0);
+static SHORT: AtomicBool = AtomicBool::new(false);
+
+/// Whether the system has refused memory to this process, ever.
+pub fn is_short() -> bool {
+    SHORT.load(Relaxed)
+}
+
+fn base() -> *mut u8 {
+    RESERVE.0.get().cast()
+}
+
+/// Where in the reserve this is, if it is from there.
+fn offset(pointer: *mut u8) -> Option<usize> {
+    pointer.addr().checked_sub(base().addr()).filter(|offset| *offset < SIZE)
+}
+
+fn take(layout: Layout) -> *mut u8 {
+    SHORT.store(true, Relaxed);
+    let start = |used: usize| (base().addr() + used).next_multiple_of(layout.align()) - base().addr();
+    let end = |used| start(used).checked_add(layout.size()).filter(|end| *end <= SIZE);
+    USED.fetch_update(Relaxed, Relaxed, end).map_or(std::ptr::null_mut(), |used| base().wrapping_add(start(used)))
+}
+
+/// The system's allocator, and the reserve behind it.
+struct Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+// SAFETY: memory comes from `System`, which keeps the contract, or from `take`, whose ranges are aligned, do not
+// overlap, and live as long as the program. Nothing here unwinds.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise about `layout` is the one that `System` asks for.
+        let new = unsafe { System.alloc(layout) };
+        if new.is_null() { take(layout) } else { new }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as in `alloc`.
+        let mut new = unsafe { System.alloc_zeroed(layout) };
+        if new.is_null() {
+            new = take(layout);
+            if !new.is_null() {
+                // SAFETY: `take` gave that many bytes. They may have been used before.
+                unsafe { new.write_bytes(0, layout.size()) };
+            }
+        }
+        new
+    }
+
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        match offset(old) {
+            // Only the last one can be used again: enough for what a turn needs for a moment.
+            Some(start) => drop(USED.compare_exchange(start + layout.size(), start, Relaxed, Relaxed)),
+            // SAFETY: it is not from the reserve, so it is from `System`, with this layout.
+            None => unsafe { System.dealloc(old, layout) },
+        }
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if offset(old).is_none() {
+            // SAFETY: it is from `System`, with this layout; the caller promises that `size` is not too large.
+            let new = unsafe { System.realloc(old, layout, size) };
+            if !new.is_null() {
+                return new;
+            }
+        }
+        // SAFETY: the caller promises that `size` fits the alignment.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        // SAFETY: the caller promises that `size` is not 0.
+        let new = unsafe { self.alloc(wanted) };
+        if !new.is_null() {
+            // SAFETY: both are valid for as much, and a new range overlaps no live one.
+            unsafe { new.copy_from_nonoverlapping(old, layout.size().min(size)) };
+            // SAFETY: the caller promises that `old` was allocated with this layout, and gives it up.
+            unsafe { self.dealloc(old, layout) };
+        }
+        new
+    }
+}
