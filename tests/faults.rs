@@ -241,11 +241,11 @@ fn every_command_is_answered_whatever_fails() {
     let rows = [
         ("clone", EAGAIN, 12),
         ("openat", EMFILE, 20),
-        ("epoll_ctl", ENOMEM, 12),
-        ("write", ENOMEM, 12),
-        ("sendto", ENOBUFS, 12),
-        ("recvfrom", ENOBUFS, 12),
-        ("read", ENOMEM, 12),
+        ("epoll_ctl", ENOMEM, 8),
+        ("write", ENOMEM, 8),
+        ("sendto", ENOBUFS, 8),
+        ("recvfrom", ENOBUFS, 8),
+        ("read", ENOMEM, 10),
     ];
     sweep(&rows, commands);
 }
