@@ -9,3 +9,4 @@ mod layers;
 mod leave;
 mod support;
 mod trees;
+mod unmount;
