@@ -1,5 +1,6 @@
 //! lastout from outside: real processes, real namespaces, real engines. One binary, one module a subject.
 
+mod acknowledged;
 mod control;
 mod docker;
 mod exec;
