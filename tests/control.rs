@@ -67,6 +67,28 @@ fn without_a_usable_default_it_goes_on_and_says_so() {
 }
 
 #[test]
+fn a_dead_inits_fifo_never_finds_a_reader_again() {
+    // Or a client that waits for the next init would take the next one's first look at it for an init, which dies.
+    let scratch = scratch();
+    let control = scratch.path().join("c");
+    fs::create_dir(&control).unwrap();
+    fs::set_permissions(&control, fs::Permissions::from_mode(0o700)).unwrap();
+    for _ in 0..100 {
+        let fifo = control.join("control");
+        let old = scratch.path().join("old");
+        run("mkfifo", &[fifo.to_str().unwrap()]);
+        fs::hard_link(&fifo, &old).unwrap();
+        let mut init = lastout(&["--control", control.to_str().unwrap(), "--", "true"]).spawn().unwrap();
+        while init.try_wait().unwrap().is_none() {
+            for _ in 0..1000 {
+                assert!(OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&old).is_err());
+            }
+        }
+        fs::remove_file(&old).unwrap();
+    }
+}
+
+#[test]
 fn garbage_costs_a_few_lines_and_the_next_command_works() {
     let mut init = Init::start(As::Subreaper, &[]);
     let fifo = init.control().join("control");

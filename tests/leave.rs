@@ -21,38 +21,6 @@ fn wait_for_file(path: &Path) {
     until(&path.display().to_string(), || path.exists().then_some(()));
 }
 
-/// Rounds of a loop: more with `LASTOUT_TEST_LONG`, as the figures in the README are made.
-fn rounds(usual: u32, long: u32) -> u32 {
-    if std::env::var_os("LASTOUT_TEST_LONG").is_some() { long } else { usual }
-}
-
-#[test]
-fn right_after_a_subreaper_returns_the_volume_unmounts() {
-    if !has("root") {
-        return;
-    }
-    let scratch = scratch();
-    let path = scratch.path().join("volume");
-    let control = scratch.path().join("c");
-    for round in 0..rounds(100, 1000) {
-        let volume = Volume::mount(&path);
-        // Daemons of every habit, writing on the volume: one with a new session, one with a clean
-        // environment that forked twice, one that is deaf to SIGTERM, one that is stopped.
-        let script = format!(
-            "cd {v}; setsid sh -c 'while :; do echo x >> a; sleep 0.001; done' & \
-             (env -i setsid sh -c 'exec > b; while :; do echo x; done' &) ; \
-             [ {round} -ne 0 ] || perl -e '$SIG{{TERM}} = \"IGNORE\"; open F, \">c\"; sleep 1000 while 1' & \
-             sh -c 'exec 9> d; kill -STOP $$' & \
-             until [ -s a ] && [ -s b ] && [ -e d ]; do :; done; exit 3",
-            v = path.display()
-        );
-        let args = ["--grace", "300ms", "--control", control.to_str().unwrap(), "--", "sh", "-c", &script];
-        let output = lastout(&args).current_dir(&path).output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{}", both(&output));
-        volume.unmount().unwrap_or_else(|error| panic!("round {round}: {error}"));
-    }
-}
-
 #[test]
 fn leftovers_jobs_and_the_engines_processes_save_their_work() {
     if !has("root") {

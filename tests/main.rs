@@ -1,5 +1,6 @@
 //! lastout from outside: real processes, real namespaces, real engines. One binary, one module a subject.
 
+mod acknowledged;
 mod causes;
 mod control;
 mod docker;
@@ -13,4 +14,5 @@ mod leave;
 mod stuck;
 mod support;
 mod trees;
+mod unmount;
 mod volumes;

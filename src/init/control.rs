@@ -217,10 +217,11 @@ fn remove_requests(requests: &Dir) {
 /// A dead init's FIFO goes. A plain file, which a shell's `>` makes where the FIFO is not there yet, is
 /// somebody's: it is kept under another name.
 fn make_way_for_fifo(dir: &Dir) -> Result<(), Unusable> {
-    match dir.open_fifo(files::CONTROL, Access::Read, None) {
-        Ok(_) => Ok(dir.remove(files::CONTROL)?),
+    // It is not opened: a client that waits for us would find a reader for a moment, and take that for us.
+    match dir.is_fifo(files::CONTROL) {
+        Ok(true) => Ok(dir.remove(files::CONTROL)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
+        Ok(false) | Err(_) => {
             let saved = format!("{}.saved", files::CONTROL);
             dir.rename(files::CONTROL, &saved)?;
             log::warn!(

@@ -13,8 +13,8 @@ use std::{
 };
 
 use nix::{
-    fcntl::{AT_FDCWD, OFlag, openat},
-    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, mkdirat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, openat},
+    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mkdirat},
     unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
 };
 
@@ -104,6 +104,12 @@ impl Dir {
         Ok(File::from(fd))
     }
 
+    /// Whether a name in it is a FIFO, found out without opening it.
+    pub fn is_fifo(&self, name: &str) -> io::Result<bool> {
+        let stat = fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        Ok(check(&stat, SFlag::S_IFIFO, None).is_ok())
+    }
+
     /// Reads a plain file whole, which must be owned by one of `owners` and no larger than `limit` bytes.
     pub fn read_file(&self, name: &str, limit: u64, owners: &[u32]) -> io::Result<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -184,7 +190,7 @@ impl Dir {
         let fd = openat(&self.0, name, flags, Mode::empty())?;
         let empty = CString::default();
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        Ok(nix::unistd::fchownat(&fd, empty.as_c_str(), uid, gid, nix::fcntl::AtFlags::AT_EMPTY_PATH)?)
+        Ok(nix::unistd::fchownat(&fd, empty.as_c_str(), uid, gid, AtFlags::AT_EMPTY_PATH)?)
     }
 
     /// Gives the directory itself to somebody else.

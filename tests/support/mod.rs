@@ -9,7 +9,10 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -38,6 +41,11 @@ pub fn has(what: &str) -> bool {
             let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
             (!is_root() && !["", "0"].contains(&scope.trim())).then(|| "kernel.yama.ptrace_scope is not 0".into())
         }),
+        "cc" => fails("cc", &["--version"]),
+        "ext4" => fails("mkfs.ext4", &["-V"]),
+        "tini" => fails("tini", &["--version"]),
+        "dumb-init" => fails("dumb-init", &["--version"]),
+        "catatonit" => fails("catatonit", &["--version"]),
         other => panic!("the tests do not know '{other}'"),
     };
     let Some(reason) = reason else { return true };
@@ -83,12 +91,41 @@ pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("lastout-test-").tempdir().expect("a temporary directory")
 }
 
+/// Scripts of `tests/fixtures`, and its C programs, compiled.
+pub static FIXTURES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
+    fs::create_dir_all(&into).unwrap();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
+        let source = entry.unwrap().path();
+        let name = source.file_stem().unwrap().to_str().unwrap();
+        // Under a name of our own first: another run may be using the file.
+        let made = into.join(format!("{name}.{}", std::process::id()));
+        match source.extension().and_then(|e| e.to_str()) {
+            Some("c") => {
+                run("cc", &["-static", "-O", "-o", made.to_str().unwrap(), source.to_str().unwrap()]);
+                fs::rename(made, into.join(name)).unwrap();
+            }
+            Some("sh") => {
+                fs::copy(&source, &made).unwrap();
+                fs::rename(made, into.join(source.file_name().unwrap())).unwrap();
+            }
+            _ => {}
+        }
+    }
+    into
+});
+
 /// Runs a command to its end; panics with its output if it fails.
 pub fn run(program: &str, args: &[&str]) -> String {
     let output =
         Command::new(program).args(args).stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(output.status.success(), "{program} {args:?}: {}\n{}", output.status, both(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Rounds of a loop: more with `LASTOUT_TEST_LONG`, as the figures in the README are made.
+pub fn rounds(usual: u32, long: u32) -> u32 {
+    if std::env::var_os("LASTOUT_TEST_LONG").is_some() { long } else { usual }
 }
 
 /// Standard output and error, for a message.
