@@ -15,7 +15,9 @@ const TOTAL: Duration = Duration::from_secs(3);
 /// A wait of less is a busy disk's.
 const HANGS_AFTER: Duration = Duration::from_millis(500);
 /// No more are named: the link's messages are bounded, and nobody reads more.
-const MOST: usize = 16;
+const MOST: usize = 8;
+/// Characters of a path, likewise.
+const LONGEST: usize = 200;
 
 /// Looks at these processes, and tells where they wait; with `hanging`, only of those that hang in the kernel.
 /// Never blocks: it looks through disposable children.
@@ -47,11 +49,17 @@ fn told(wait: Wait, complete: bool) -> Leftover {
         left.cannot.get_or_insert("cannot inspect the rest: to look blocks".into());
     }
     left.call = wait.call.or(wait.exiting.then(|| "its exit".into()));
-    left.file = wait.file.map(|path| path.display().to_string());
+    // The end of a path tells more than its beginning.
+    let shorten = |path: &std::path::Path| {
+        let text = path.display().to_string();
+        let cut = text.chars().count().saturating_sub(LONGEST);
+        if cut > 0 { format!("...{}", text.chars().skip(cut).collect::<String>()) } else { text }
+    };
+    left.file = wait.file.as_deref().map(shorten);
     left.kernel = wait.kernel;
     left.for_ms = wait.for_ms;
     if let Some(volume) = volume {
-        left.volume = Some(volume.path.display().to_string());
+        left.volume = Some(shorten(&volume.path));
         left.filesystem = Some(volume.kind);
         left.device = Some(volume.device);
     }

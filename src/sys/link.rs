@@ -56,9 +56,26 @@ impl Link {
                 Ok(size) => Received::Message(buffer[..size].to_vec()),
                 Err(nix::Error::EAGAIN) => Received::Nothing,
                 Err(error) if super::is_shortage(&error.into()) => continue,
+                // The other side has gone without reading all that we sent: said once, before its last messages.
+                Err(nix::Error::ECONNRESET) => continue,
                 Err(_) => Received::Gone,
             };
         }
         Received::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_message_of_one_who_did_not_read_ours_is_heard() {
+        let (ours, theirs) = Link::pair().unwrap();
+        ours.send(b"an order").unwrap();
+        theirs.send(b"last words").unwrap();
+        drop(theirs);
+        assert!(matches!(ours.receive(), Received::Message(words) if words == b"last words"));
+        assert!(matches!(ours.receive(), Received::Gone));
     }
 }
