@@ -11,8 +11,18 @@ use std::{
 
 use crate::support::*;
 
+/// A process that a failing test does not leave.
+struct Ours(Child);
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A mount namespace for one test's mounts, so that no other test's namespaces have copies of them.
-struct Mounts(Child);
+struct Mounts(Ours);
 
 impl Mounts {
     fn new() -> Mounts {
@@ -20,12 +30,12 @@ impl Mounts {
         command.args(["--mount", "--propagation", "private", "sh", "-c", "echo up; exec sleep infinity"]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         assert_eq!(lines(child.stdout.take().unwrap()).recv_timeout(PATIENCE).unwrap(), "up");
-        Mounts(child)
+        Mounts(Ours(child))
     }
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--mount", "--target", &self.0.id().to_string()]).args(words).stdin(Stdio::null());
+        command.args(["--mount", "--target", &self.0.0.id().to_string()]).args(words).stdin(Stdio::null());
         command.env_remove("LASTOUT_CONTROL").env_remove("LASTOUT_LOG");
         command
     }
@@ -34,13 +44,6 @@ impl Mounts {
         let output = self.command(words).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", both(&output));
         String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Drop for Mounts {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -62,7 +65,7 @@ fn random(below: u64) -> u64 {
 
 /// What was acknowledged, and whether the job said that it was all.
 fn acknowledged(said: &[String]) -> (u32, bool) {
-    match said.last().map(|line| line.split(' ').collect::<Vec<_>>()).as_deref() {
+    match said.last().map(|line| line.split_whitespace().collect::<Vec<_>>()).as_deref() {
         None => (0, false),
         Some([number]) => (number.parse().unwrap(), false),
         Some(["last", number]) => (number.parse().unwrap(), true),
@@ -81,7 +84,7 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
     let as_role = if role == As::Pid1 { &pid1[..] } else { &[] };
     let grace = if deaf { "20ms" } else { "30s" };
     let init = [as_role, &[LASTOUT, "--grace", grace, "--control", &control]].concat();
-    let mut init = mounts.command(&init).spawn().unwrap();
+    let mut init = Ours(mounts.command(&init).spawn().unwrap());
 
     let client = |args: &[&str]| {
         let mut command = lastout(args);
@@ -97,30 +100,40 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
     exec.extend(["--", journal.to_str().unwrap(), &file, &counter]);
     exec.extend(deaf.then_some("deaf"));
     let mut exec = client(&exec).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let come = lines(exec.stdout.take().unwrap());
-
-    let mut said = Vec::new();
+    let stdout = exec.stdout.take().unwrap();
+    let written = || Some(u32::from_ne_bytes(fs::read(&counter).ok()?.try_into().ok()?));
+    // Our reader is slow sometimes: then acknowledgements wait in the client's pipe and in the job's FIFO.
+    let (slow, mut stdout) = (random(2) == 0, Some(stdout));
+    let mut come = if slow { None } else { stdout.take().map(lines) };
     if stop != Stop::Timeout {
-        said.extend((0..=random(20)).map(|_| come.recv_timeout(PATIENCE).unwrap()));
+        // No more than pipes take, if nobody reads.
+        let records = random(if slow { 20 } else { 60 }) as u32;
+        until("records", || written().filter(|written| *written >= records));
         sleep(Duration::from_micros(random(5000)));
     }
-    match stop {
+    let mut stopping = match stop {
         Stop::Term => {
-            let pid = init.id() as i32;
+            let pid = init.0.id() as i32;
             let pid = if role == As::Pid1 { children(pid)[0] } else { pid };
-            run("kill", &[&pid.to_string()]);
+            Command::new("kill").arg(pid.to_string()).spawn().unwrap()
         }
-        Stop::Shutdown => assert!(client(&["shutdown"]).status().unwrap().success()),
-        Stop::StopJob => assert!(client(&["stop", "journal"]).status().unwrap().success()),
-        Stop::KillClient => exec.kill().unwrap(),
-        Stop::Timeout => {}
+        Stop::Shutdown => client(&["shutdown"]).spawn().unwrap(),
+        Stop::StopJob => client(&["stop", "journal"]).spawn().unwrap(),
+        Stop::KillClient => Command::new("kill").args(["-KILL", &exec.id().to_string()]).spawn().unwrap(),
+        Stop::Timeout => Command::new("true").spawn().unwrap(),
+    };
+    if slow {
+        sleep(Duration::from_millis(random(50)));
     }
-    said.extend(come.iter());
+    let come = come.take().unwrap_or_else(|| lines(stdout.take().unwrap()));
+    let mut said: Vec<String> = come.iter().collect();
+    said.iter_mut().for_each(|line| line.truncate(line.trim_end().len()));
+    assert!(wait(&mut stopping).success());
     let code = status(wait(&mut exec));
     if matches!(stop, Stop::StopJob | Stop::KillClient | Stop::Timeout) {
         assert!(client(&["shutdown"]).status().unwrap().success());
     }
-    assert_eq!(status(wait(&mut init)), 0);
+    assert_eq!(status(wait(&mut init.0)), 0);
 
     // One try: nothing holds it. What was read before is not what is on the disk.
     mounts.must(&["umount", &volume]);
@@ -132,11 +145,11 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
     let there = u32::try_from(records.lines().count()).unwrap();
     let whole: String = (1..=there).map(|number| format!("{number}\n")).collect();
     let (last, all) = acknowledged(&said);
-    let written = fs::read(&counter).ok().and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)));
+    let written = written().unwrap_or(0);
     let _ = fs::remove_file(&counter);
-    let written = written.unwrap_or(0);
+    said.drain(..said.len().saturating_sub(3));
     let what = format!(
-        "{role:?} {stop:?} deaf {deaf}: code {code}, {there} records, {written} acknowledged, {last} came: {said:?}"
+        "{role:?} {stop:?} deaf {deaf} slow {slow}: code {code}, {there} records, {written} acknowledged, {last} came: {said:?}"
     );
     assert_eq!(records, whole, "{what}");
     assert!(last <= there && written <= there, "{what}");

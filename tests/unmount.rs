@@ -57,12 +57,11 @@ case $from in
 MainAndJob) main='"$lastout" exec -d -- "$holders" hold -s "$0/up" "$second" $kinds > /dev/null' ;;
 MainAlone) main='"$holders" hold -s "$0/up" "$second" $kinds &' ;;
 Exec)
-    "$@" &
+    # Started on a volume, and with a descriptor on it, the init does not stay there.
+    (cd "$first"; exec "$@" 7> inherited) &
     set -- "$lastout" exec --wait 30
     main='"$holders" hold -s "$0/up" "$second" $kinds &' ;;
 esac
-# An init that is started on a volume, and with a descriptor on it, does not stay there.
-[ "$kinds" != all ] || set -- sh -c 'cd "$first"; exec "$@" 7> inherited' sh "$@"
 main="$main
 "'read up < "$0/up"; exec "$holders" hold "$first" $kinds'
 "$HOLDERS" unmount -m "$PATIENCE" "$0/bind" "$0/tmpfs" "$0/ext4" -- "$@" -- sh -c "$main" "$0"
