@@ -1,8 +1,25 @@
-//! Looks into `/proc`. Read-only; may block; never run in the init itself.
+//! Looks into `/proc`. Read-only; never run in the init itself.
+//!
+//! No function here opens or stats a file of a volume. What may block for ever all the same says so: some of
+//! `/proc` waits for locks of the process that it is about, and that one may hang with them. [`gather`] runs
+//! such looks in a disposable child, with a time limit for each.
 #![forbid(unsafe_code)]
 
+mod gather;
+mod holders;
+mod limits;
+mod locks;
+mod lossy;
 mod mounts;
 mod processes;
+mod unseen;
+mod waits;
 
-pub use mounts::{Volume, volumes};
+pub use gather::{Gathered, gather};
+pub use holders::{Holder, How, Looker, holders};
+pub use limits::{Cpu, Limits, Memory, limits, limits_from};
+pub use locks::{Lock, Locked, locks};
+pub use mounts::{Mount, Volume, mount_of_path, mounts_of, volume_of_path, volumes};
 pub use processes::{below, everything, strays};
+pub use unseen::Unseen;
+pub use waits::{Clocks, Wait, explain, explain_stepwise, glance};

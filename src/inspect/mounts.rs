@@ -1,27 +1,72 @@
-use std::path::PathBuf;
+//! Mounts, as `/proc/PID/mountinfo` has them. It is a list in the kernel's memory: reading it asks no filesystem.
 
-use procfs::process::Process as Entry;
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
+};
 
-/// A mount that is neither a pseudo filesystem nor the root.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Volume {
+use serde::{Deserialize, Serialize};
+
+use crate::base::Pid;
+
+/// One mount of a mount namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mount {
+    /// Its number (`mnt_id`), unique on the machine while it lasts.
+    pub id: u64,
+    /// Its filesystem's device, `major:minor` in decimal.
+    pub device: String,
+    /// The directory of that filesystem that is mounted.
+    #[serde(with = "super::lossy")]
+    pub root: PathBuf,
     /// Where it is mounted.
+    #[serde(with = "super::lossy")]
     pub path: PathBuf,
     /// Its filesystem's type.
     pub kind: String,
+    /// What is mounted: a device, `server:/path`, or any word.
+    pub source: String,
+    /// The options of the filesystem itself.
+    pub options: String,
+}
+
+/// A mount that is neither a pseudo filesystem nor the root.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Volume {
+    /// Where it is mounted.
+    #[serde(with = "super::lossy")]
+    pub path: PathBuf,
+    /// Its filesystem's type.
+    pub kind: String,
+    /// What is mounted.
+    pub source: String,
+    /// Its filesystem's device, `major:minor`.
+    pub device: String,
 }
 
 impl Volume {
     /// Whether a server or a FUSE daemon stands behind it: its `syncfs` concerns only its own users.
     pub fn is_remote(&self) -> bool {
         let kind = self.kind.as_str();
-        kind.starts_with("fuse")
+        self.is_fuse()
             || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
+    }
+
+    /// Whether a FUSE daemon stands behind it. `fuseblk` has a block device besides.
+    pub fn is_fuse(&self) -> bool {
+        self.kind.starts_with("fuse")
+    }
+
+    /// The number of its FUSE connection (`/sys/fs/fuse/connections/N`), for one that has no block device.
+    pub fn fuse_connection(&self) -> Option<u32> {
+        self.is_fuse().then(|| self.device.strip_prefix("0:")?.parse().ok()).flatten()
     }
 }
 
 /// Filesystems that hold no files of anybody's.
-const PSEUDO: [&str; 22] = [
+const PSEUDO: [&str; 20] = [
     "autofs",
     "binfmt_misc",
     "bpf",
@@ -38,19 +83,150 @@ const PSEUDO: [&str; 22] = [
     "nsfs",
     "proc",
     "pstore",
-    "ramfs",
     "securityfs",
     "sysfs",
-    "tmpfs",
     "tracefs",
     "rpc_pipefs",
 ];
+/// Filesystems in memory: somebody's files, but not where the system keeps its own.
+const MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+const SYSTEM: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 
-/// Every volume of this mount namespace, oldest first. Read from `/proc/self/mountinfo`, which asks no filesystem.
+impl Mount {
+    /// It as a volume, if it is one.
+    pub fn volume(&self) -> Option<Volume> {
+        let kind = self.kind.as_str();
+        let is_system = || SYSTEM.iter().any(|system| self.path.starts_with(system));
+        let is_pseudo = PSEUDO.contains(&kind) || (MEMORY.contains(&kind) && is_system());
+        if is_pseudo || self.path.as_os_str() == "/" {
+            return None;
+        }
+        Some(Volume {
+            path: self.path.clone(),
+            kind: self.kind.clone(),
+            source: self.source.clone(),
+            device: self.device.clone(),
+        })
+    }
+}
+
+/// Every volume of this mount namespace, oldest first.
 pub fn volumes() -> Vec<Volume> {
-    let mounts = Entry::myself().and_then(|me| me.mountinfo());
-    let Ok(mounts) = mounts else { return Vec::new() };
-    let is_volume = |kind: &str, path: &PathBuf| !PSEUDO.contains(&kind) && path.as_os_str() != "/";
-    let volumes = mounts.into_iter().filter(|mount| is_volume(&mount.fs_type, &mount.mount_point));
-    volumes.map(|mount| Volume { path: mount.mount_point, kind: mount.fs_type }).collect()
+    fs::read("/proc/self/mountinfo")
+        .map(|text| parse(&text))
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Mount::volume)
+        .collect()
+}
+
+/// Every mount that a process sees, oldest first, by their paths below that process's root.
+pub fn mounts_of(pid: Pid) -> std::io::Result<Vec<Mount>> {
+    Ok(parse(&fs::read(format!("/proc/{pid}/mountinfo"))?))
+}
+
+/// The mount that `path`, which must be absolute, is on. By its name only: nothing is asked, no link followed.
+pub fn mount_of_path<'a>(mounts: impl IntoIterator<Item = &'a Mount>, path: &Path) -> Option<&'a Mount> {
+    let on = mounts.into_iter().filter(|mount| path.starts_with(&mount.path));
+    // Of those at one place the last one hides the others, and `max_by_key` takes the last.
+    on.max_by_key(|mount| mount.path.components().count())
+}
+
+/// The volume that `path` is on, likewise.
+pub fn volume_of_path(mounts: &[Mount], path: &Path) -> Option<Volume> {
+    mount_of_path(mounts, path)?.volume()
+}
+
+/// Reads a mountinfo (proc_pid_mountinfo(5)). Lines that are not understood are left out.
+pub(super) fn parse(text: &[u8]) -> Vec<Mount> {
+    text.split(|b| *b == b'\n').filter_map(line).collect()
+}
+
+/// `id parent device root path options [optional]... - kind source super-options`
+fn line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|b| *b == b' ');
+    let plain = |field: &[u8]| Some(std::str::from_utf8(field).ok()?.to_string());
+    let text = |field: &[u8]| String::from_utf8_lossy(unescape(field).as_bytes()).into_owned();
+    let id = plain(fields.next()?)?.parse().ok()?;
+    fields.next()?;
+    let device = plain(fields.next()?)?;
+    let root = unescape(fields.next()?).into();
+    let path = unescape(fields.next()?).into();
+    fields.find(|field| *field == b"-")?;
+    let kind = text(fields.next()?);
+    let source = fields.next().map(text).unwrap_or_default();
+    let options = fields.next().map(text).unwrap_or_default();
+    Some(Mount { id, device, root, path, kind, source, options })
+}
+
+/// Space, tab, newline and backslash are written as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let code = || {
+            let digits = tail.get(..3)?;
+            let value = |value: u32, digit: &u8| Some(value * 8 + char::from(*digit).to_digit(8)?);
+            u8::try_from(digits.iter().try_fold(0, value)?).ok()
+        };
+        match (*first == b'\\').then(code).flatten() {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &[u8] = b"\
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n\
+22 27 0:21 / /proc rw,relatime shared:5 - proc proc rw\n\
+25 27 0:23 / /dev/shm rw - tmpfs tmpfs rw\n\
+60 27 0:50 / /data rw,nosuid shared:1 master:2 - fuse.sshfs user@host:/x rw,user_id=0\n\
+61 60 0:51 /export /data/in\\040ner\\134x rw - nfs4 server:/export\\040y rw,vers=4.2\n\
+62 27 0:52 / /scratch rw - tmpfs  rw\n\
+63 27 254:0 /var/lib /etc/hosts rw - ext4 /dev/vda rw\n\
+64 27 0:50 / /data2\xff rw - fuse x rw\n\
+torn line\n";
+
+    #[test]
+    fn mountinfo_is_read_with_its_escapes() {
+        let mounts = parse(MOUNTINFO);
+        assert_eq!(mounts.len(), 8);
+        assert_eq!((mounts[3].id, mounts[3].device.as_str(), mounts[3].kind.as_str()), (60, "0:50", "fuse.sshfs"));
+        assert_eq!(mounts[4].path, Path::new("/data/in ner\\x"));
+        assert_eq!((mounts[4].source.as_str(), mounts[4].options.as_str()), ("server:/export y", "rw,vers=4.2"));
+        assert_eq!(mounts[7].path.as_os_str().as_bytes(), b"/data2\xff");
+    }
+
+    #[test]
+    fn a_volume_is_neither_pseudo_nor_the_root() {
+        let volumes: Vec<Volume> = parse(MOUNTINFO).iter().filter_map(Mount::volume).collect();
+        let paths: Vec<_> = volumes.iter().map(|volume| volume.path.to_string_lossy()).collect();
+        assert_eq!(paths, ["/data", "/data/in ner\\x", "/scratch", "/etc/hosts", "/data2\u{fffd}"]);
+        assert_eq!(volumes.iter().map(Volume::is_remote).collect::<Vec<_>>(), [true, true, false, false, true]);
+        assert_eq!(volumes[0].fuse_connection(), Some(50));
+        assert_eq!(volumes[1].fuse_connection(), None);
+    }
+
+    #[test]
+    fn a_path_is_on_the_deepest_and_last_mount() {
+        let mut mounts = parse(MOUNTINFO);
+        let on = |mounts: &[Mount], path: &str| mount_of_path(mounts, Path::new(path)).map(|mount| mount.id);
+        for (path, id) in [("/data/x", 60), ("/data", 60), ("/data2", 27), ("/data/in ner\\x/y", 61), ("/x", 27)] {
+            assert_eq!(on(&mounts, path), Some(id), "{path}");
+        }
+        mounts.push(Mount { id: 99, ..mounts[3].clone() });
+        assert_eq!(on(&mounts, "/data/x"), Some(99));
+        assert_eq!(volume_of_path(&mounts, Path::new("/proc/1")), None);
+    }
 }

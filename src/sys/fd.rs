@@ -64,8 +64,13 @@ pub fn enlarge_pipe(fd: impl AsFd) {
 /// The caller's own `OwnedFd`s must all be listed or never be dropped (as in a forked child that ends with
 /// `_exit`).
 pub fn close_all_but(keep: &[RawFd]) {
-    let keep = keep.iter().copied().chain(super::stderr::own());
-    let mut keep: Vec<u32> = keep.filter_map(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2).collect();
+    let keep: Vec<RawFd> = keep.iter().copied().chain(super::stderr::own()).collect();
+    close_all_and_log_but(&keep);
+}
+
+/// The same, and the log's descriptor as well: nothing can be logged afterwards.
+pub fn close_all_and_log_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     keep.dedup();
     let mut first = 3;
@@ -95,11 +100,20 @@ fn close_range(first: u32, last: u32) {
 
 /// Lets go of standard input and output, which only main needs: whoever reads main's output sees its end.
 pub fn detach_stdio() {
+    point_to_null(&[0, 1]);
+}
+
+/// Lets go of standard error, too.
+pub fn let_go_of_stdio() {
+    point_to_null(&[0, 1, 2]);
+}
+
+fn point_to_null(fds: &[RawFd]) {
     if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
-        for fd in [0, 1] {
-            // SAFETY: both numbers are open (see `start::begin`) or free, and the standard library holds no
+        for fd in fds {
+            // SAFETY: the numbers are open (see `start::begin`) or free, and the standard library holds no
             // `OwnedFd` of them.
-            unsafe { libc::dup2(null.as_raw_fd(), fd) };
+            unsafe { libc::dup2(null.as_raw_fd(), *fd) };
         }
     }
 }

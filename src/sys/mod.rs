@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod dir;
+pub mod disposable;
 pub mod fd;
 pub mod link;
 pub mod mount;
@@ -17,6 +18,7 @@ pub mod spawn;
 pub mod splice;
 pub mod start;
 pub mod stderr;
+pub mod syscalls;
 pub mod tty;
 pub mod wait;
 

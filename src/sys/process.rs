@@ -47,6 +47,19 @@ pub fn set_parent_death_signal(signal: Signal) -> io::Result<()> {
     }
 }
 
+/// Runs `body` on this CPU, where that is allowed; `None` if not. May take as long as that CPU is somebody else's.
+pub fn on_cpu<T>(cpu: usize, body: impl FnOnce() -> T) -> Option<T> {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let me = nix::unistd::Pid::from_raw(0);
+    let before = sched_getaffinity(me).ok()?;
+    let mut one = CpuSet::new();
+    one.set(cpu).ok()?;
+    sched_setaffinity(me, &one).ok()?;
+    let answer = body();
+    let _ = sched_setaffinity(me, &before);
+    Some(answer)
+}
+
 /// Ends this process without running anything more: for forked children.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: it does not return, and what is not flushed is the parent's to flush.

@@ -63,6 +63,14 @@ pub fn reap() -> Reaped {
     }
 }
 
+/// Reaps this child, if it has ended. Never blocks. True also if it is no child of ours, or is none any more.
+pub fn has_ended(child: Pid) -> bool {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writing.
+    let pid = unsafe { libc::waitpid(child.get(), &mut status, libc::WNOHANG) };
+    pid != 0
+}
+
 fn exit(status: i32) -> Option<Exit> {
     if libc::WIFEXITED(status) {
         Some(Exit::Code(libc::WEXITSTATUS(status) as u8))
