@@ -245,6 +245,29 @@ pub(super) const STOP: Subcommand = Subcommand {
 };
 
 #[derive(Args, Debug)]
+struct DoctorArguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArguments,
+    /// Only the volumes that these are on; they are not touched
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub(super) const DOCTOR: Subcommand = Subcommand {
+    name: "doctor",
+    about: "Tell why it hangs: processes, volumes and who holds them, limits",
+    arguments: DoctorArguments::augment_args,
+    run: |matches, _| {
+        let arguments: DoctorArguments = read(matches)?;
+        let (target, paths, json) = (arguments.target.target(), arguments.paths, arguments.json);
+        client::doctor(&client::Doctor { target, paths, json })
+    },
+};
+
+#[derive(Args, Debug)]
 struct ShutdownArguments {
     #[command(flatten)]
     target: TargetArguments,

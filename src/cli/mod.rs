@@ -23,8 +23,17 @@ struct Subcommand {
 }
 
 /// The one list of subcommands. Arguments are built only for the one that is called: `exec` is to cost a fork.
-const SUBCOMMANDS: [Subcommand; 8] =
-    [client::EXEC, client::PS, client::LOGS, client::WAIT, client::KILL, client::STOP, client::SHUTDOWN, HELP];
+const SUBCOMMANDS: [Subcommand; 9] = [
+    client::EXEC,
+    client::PS,
+    client::LOGS,
+    client::WAIT,
+    client::KILL,
+    client::STOP,
+    client::SHUTDOWN,
+    client::DOCTOR,
+    HELP,
+];
 
 const HELP: Subcommand = Subcommand {
     name: "help",

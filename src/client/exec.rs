@@ -113,7 +113,7 @@ impl Client<'_> {
                         self.drain()?;
                         return Ok(conclude(&reply));
                     }
-                    Reply::Done | Reply::Jobs(_) => {}
+                    Reply::Done | Reply::Jobs(_) | Reply::Status(_) => {}
                 }
             }
             if self.session.gone() {

@@ -1,13 +1,17 @@
 //! What talks to an init: one file for each command. A client may block; only its caller would notice.
 
+mod doctor;
 mod exec;
+mod found;
 mod jobs;
 mod logs;
 mod pump;
 mod session;
+mod text;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use doctor::{Doctor, doctor};
 pub use exec::{Exec, exec};
 pub use jobs::{kill, ps, shutdown, stop, wait};
 pub use logs::logs;

@@ -13,7 +13,7 @@ use crate::{
     base::{GRACE, Pid, Process},
     core::{Ending, Event},
     inspect,
-    proto::{JobInfo, Reply},
+    proto::Reply,
     sys::{
         clock,
         dir::Dir,
@@ -120,17 +120,16 @@ pub(super) fn sync(original: &Original, volumes: Vec<inspect::Volume>) -> io::Re
     Ok((pid, Helper::Sync { answer, bytes: Vec::new() }))
 }
 
-/// Writes the list of jobs, made in the helper, to a client.
-pub(super) fn list(
+/// Writes an answer, made in the helper, to a client.
+pub(super) fn reply(
     original: &Original,
     reply: &File,
     requests: &Dir,
-    jobs: impl FnOnce() -> Vec<JobInfo>,
+    answer: impl FnOnce() -> Reply,
 ) -> io::Result<Pid> {
     spawn::fork_child(|| {
         begin(original, "lastout-list", &[reply.as_raw_fd(), requests.fd().as_raw_fd()]);
-        let bytes = Reply::Jobs(jobs()).to_line();
-        u8::from(write_patiently(reply, &bytes).is_err())
+        u8::from(write_patiently(reply, &answer().to_line()).is_err())
     })
 }
 

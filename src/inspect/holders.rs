@@ -144,9 +144,10 @@ impl Looker {
             if seen.iter().any(known) {
                 continue;
             }
-            let volume =
-                self.mounts(pid).iter().find(|mount| mount.device == locked.device && mount.volume().is_some());
-            if let Some(volume) = volume.and_then(Mount::volume) {
+            // Where the same filesystem is the root as well, nothing tells which of its mounts is meant.
+            let mut on = self.mounts(pid).iter().filter(|mount| mount.device == locked.device).map(Mount::volume);
+            let volume = on.next().flatten().filter(|_| on.all(|other| other.is_some()));
+            if let Some(volume) = volume {
                 let path = format!("{}: inode {}", volume.path.display(), locked.inode);
                 let comm = comm(pid);
                 let lock = Some(locked.lock);

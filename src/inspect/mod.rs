@@ -20,6 +20,6 @@ pub use holders::{Holder, How, Looker, holders};
 pub use limits::{Cpu, Limits, Memory, limits, limits_from};
 pub use locks::{Lock, Locked, locks};
 pub use mounts::{Mount, Volume, mount_of_path, mounts_of, volume_of_path, volumes};
-pub use processes::{below, everything, strays};
+pub use processes::{below, directory_owner, everything, inner_pid, of_init, strays};
 pub use unseen::Unseen;
 pub use waits::{Clocks, Wait, explain, explain_stepwise, glance};

@@ -4,6 +4,7 @@
 //! run WORD...              a detached job; words are split as a POSIX shell splits them, nothing is expanded
 //! exec ID [NAME]           the job that requests/ID/request.json describes
 //! ps [@ID]                 the jobs
+//! status @ID               the init itself: its process, main's, the keepers'
 //! wait @ID JOB             answered when JOB has ended
 //! kill [@ID] SIGNAL JOB    a signal for JOB's process group
 //! stop [@ID] JOB [GRACE]   end JOB's whole tree; GRACE in milliseconds
@@ -30,6 +31,8 @@ pub enum Line {
     Exec(RequestId, Option<Name>),
     /// Answer with the list of jobs.
     Ps(RequestId),
+    /// Answer with what the init and its own processes are.
+    Status(RequestId),
     /// Answer when the job has ended.
     Wait(RequestId, JobRef),
     /// Send a signal to the job's process group.
@@ -73,6 +76,7 @@ impl fmt::Display for Line {
             Line::Exec(id, None) => write!(f, "exec {id}"),
             Line::Exec(id, Some(name)) => write!(f, "exec {id} {name}"),
             Line::Ps(id) => write!(f, "ps @{id}"),
+            Line::Status(id) => write!(f, "status @{id}"),
             Line::Wait(id, job) => write!(f, "wait @{id} {job}"),
             Line::Kill(id, signal, job) => write!(f, "kill{} {signal} {job}", to(id)),
             Line::Stop(id, job, None) => write!(f, "stop{} {job}", to(id)),
@@ -108,6 +112,7 @@ impl Line {
                 Line::Exec(id, name.map_err(|bad| BadLine::NotUnderstood(bad.to_string()))?)
             }
             "ps" => Line::Ps(answered(to, "ps")?),
+            "status" => Line::Status(answered(to, "status")?),
             "wait" => Line::Wait(answered(to, "wait")?, job(words.next())?),
             "kill" => {
                 let signal = words.next().unwrap_or_default().parse().map_err(BadLine::NotUnderstood)?;
@@ -124,7 +129,7 @@ impl Line {
             _ => {
                 let shown: String = verb.chars().take(40).collect();
                 return not(format!(
-                    "unknown command '{}': use run, exec, ps, wait, kill, stop or shutdown",
+                    "unknown command '{}': use run, exec, ps, status, wait, kill, stop or shutdown",
                     shown.escape_default()
                 ));
             }
@@ -225,6 +230,7 @@ mod tests {
             Line::Exec(id, None),
             Line::Exec(id, Some("x".parse().unwrap())),
             Line::Ps(id),
+            Line::Status(id),
             Line::Wait(id, JobRef::Id(crate::base::JobId(3))),
             Line::Kill(None, Signal::TERM, job()),
             Line::Kill(Some(id), Signal::new(36).unwrap(), job()),
@@ -256,6 +262,7 @@ mod tests {
             "exec 12",
             "exec ../../x",
             "ps",
+            "status",
             "wait j1",
             "kill j1",
             "kill TERM",

@@ -22,7 +22,7 @@ pub use bytes::Bytes;
 pub use line::{BadLine, Line, Lines, MAX_LINE};
 pub use link::{Notice, Order};
 pub use record::{Cause, Leftover, Record, Usage};
-pub use reply::{JobInfo, JobState, Reply};
+pub use reply::{JobInfo, JobState, KeeperInfo, Reply, Status};
 pub use request::{BadRequest, Request};
 
 /// The version of requests, replies and records. A program that reads another says so instead of guessing.

@@ -41,6 +41,35 @@ pub enum Reply {
     Done,
     /// The jobs. The last reply.
     Jobs(Vec<JobInfo>),
+    /// The init itself. The last reply.
+    Status(Status),
+}
+
+/// What the init and its own processes are, by process ids as the init sees them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The init.
+    pub pid: Pid,
+    /// Main, while it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main: Option<Pid>,
+    /// Where the init is in its life: `running`, `stopping`, ...
+    pub phase: String,
+    /// The keepers that live.
+    #[serde(default)]
+    pub keepers: Vec<KeeperInfo>,
+    /// Its helpers.
+    #[serde(default)]
+    pub helpers: Vec<Pid>,
+}
+
+/// A keeper and its job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeeperInfo {
+    /// The keeper's process id.
+    pub pid: Pid,
+    /// Whose.
+    pub job: JobId,
 }
 
 impl Reply {

@@ -547,6 +547,7 @@ impl World {
             | Action::LetGo(_)
             | Action::Answer { .. }
             | Action::List(_)
+            | Action::Status(_)
             | Action::EndStrays { .. }
             | Action::DropHalfLine
             | Action::Release

@@ -17,7 +17,7 @@ use crate::{
         token::Token,
     },
     inspect, keeper,
-    proto::{JobInfo, Reply, Request, files, place},
+    proto::{JobInfo, KeeperInfo, MAX_LINE, Reply, Request, Status, files, place},
     sys::{
         clock, fd,
         link::Link,
@@ -41,6 +41,7 @@ impl Turn<'_> {
             Action::LetGo(request) => drop(self.clients.remove(&request)),
             Action::Answer { to, reply, last } => self.answer(to, &reply, last),
             Action::List(to) => self.list(to),
+            Action::Status(to) => self.status(to),
             Action::SignalGroup(group, signal) => report(signals::send_group(group, signal), || {
                 format!("cannot send {signal} to process group {}", group.get())
             }),
@@ -199,12 +200,32 @@ impl Turn<'_> {
         let Some(control) = &self.control else { return };
         let Ok(reply) = control.reply(to) else { return };
         let jobs = || self.core.list(clock::now()).into_iter().map(|(info, request)| describe(control, info, request));
-        match helper::list(self.original, &reply, control.requests(), || jobs().collect()) {
+        match helper::reply(self.original, &reply, control.requests(), || Reply::Jobs(jobs().collect())) {
             Ok(pid) => self.add_helper(pid, Helper::Other),
             Err(error) => {
                 let reason = format!("cannot fork a helper to list the jobs: {}", crate::sys::errno(&error));
                 self.answer(to, &Reply::Refused { reason }, true);
             }
+        }
+    }
+
+    fn status(&mut self, to: RequestId) {
+        let keepers = self.keepers.iter().map(|(job, keeper)| KeeperInfo { pid: keeper.pid, job: *job });
+        let status = Reply::Status(Status {
+            pid: process::me(),
+            main: self.core.main_pid(),
+            phase: format!("{:?}", self.core.phase()).to_lowercase(),
+            keepers: keepers.collect(),
+            helpers: self.helpers.keys().copied().collect(),
+        });
+        // What does not fit into an empty FIFO's first page has to be written as its reader reads.
+        if status.to_line().len() <= MAX_LINE {
+            return self.answer(to, &status, true);
+        }
+        let Some(control) = &self.control else { return };
+        let Ok(file) = control.reply(to) else { return };
+        if let Ok(pid) = helper::reply(self.original, &file, control.requests(), || status) {
+            self.add_helper(pid, Helper::Other);
         }
     }
 
