@@ -268,6 +268,32 @@ pub(super) const DOCTOR: Subcommand = Subcommand {
 };
 
 #[derive(Args, Debug)]
+struct OrphansArguments {
+    /// End them: SIGTERM, grace, SIGKILL
+    #[arg(long)]
+    kill: bool,
+    /// Time between SIGTERM and SIGKILL
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "7s")]
+    grace: Duration,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Only those of this control directory
+    #[arg(long, value_name = "DIR")]
+    control: Option<PathBuf>,
+}
+
+pub(super) const ORPHANS: Subcommand = Subcommand {
+    name: "orphans",
+    about: "List or end what belongs to no live job or main",
+    arguments: OrphansArguments::augment_args,
+    run: |matches, _| {
+        let OrphansArguments { kill, grace, json, control } = read(matches)?;
+        client::orphans(&client::Orphans { target: Target { control, wait: None }, kill, grace, json })
+    },
+};
+
+#[derive(Args, Debug)]
 struct ShutdownArguments {
     #[command(flatten)]
     target: TargetArguments,

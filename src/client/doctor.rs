@@ -51,8 +51,6 @@ const LOOK: Duration = Duration::from_millis(300);
 const LOOKS: Duration = Duration::from_secs(3);
 /// Whoever waits so long for a filesystem hangs. A busy disk answers sooner.
 const HANGS: Duration = Duration::from_secs(1);
-/// Bytes of a command line that are shown at most.
-const COMMAND: usize = 4096;
 
 /// Prints the page. Answers 1 if something hangs or does not answer.
 pub fn doctor(doctor: &Doctor) -> Outcome {
@@ -113,7 +111,7 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
     report.volumes = volumes(wanted, found.init, holders);
     report.zombies = zombies(&seen);
     report.limits = inspect::limits(whose);
-    let commands = commands(&pids, &stuck_pids);
+    let commands = inspect::command_lines(&stuck_last(&pids, &stuck_pids), LOOK, LOOKS);
     report.processes = rows(&seen, &looked.waits, &commands, &stuck_pids, &found);
     report.unseen.extend(report.stuck.iter().filter_map(|wait| {
         let (what, why) = wait.cannot.as_ref()?.split_once(": ")?;
@@ -130,7 +128,6 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
 enum Told {
     Files(Vec<Holder>, Vec<Unseen>),
     Wait(Box<Wait>),
-    Command(String),
 }
 
 #[derive(Debug, Default)]
@@ -168,7 +165,6 @@ fn look(seen: &[Process]) -> Looked {
                     looked.holders.extend(holders);
                     looked.unseen.extend(merged(unseen));
                 }
-                Told::Command(_) => {}
             }
         }
     }
@@ -245,25 +241,6 @@ fn mapped(pids: &[Pid], stuck: &BTreeSet<Pid>, holders: &mut Vec<Holder>, unseen
 fn stuck_last(pids: &[Pid], stuck: &BTreeSet<Pid>) -> Vec<Pid> {
     let (last, first): (Vec<Pid>, Vec<Pid>) = pids.iter().partition(|pid| stuck.contains(pid));
     [first, last].concat()
-}
-
-fn commands(pids: &[Pid], stuck: &BTreeSet<Pid>) -> BTreeMap<Pid, String> {
-    let order = stuck_last(pids, stuck);
-    let all = inspect::gather(&order, LOOK, LOOKS, |pid, tell| {
-        if let Ok(mut line) = fs::read(format!("/proc/{pid}/cmdline")) {
-            line.truncate(COMMAND);
-            let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
-            let text = words.join(" ").trim_end().to_string();
-            if !text.is_empty() {
-                tell(Told::Command(text));
-            }
-        }
-    });
-    let text = |gathered: inspect::Gathered<Told>| match gathered.found.into_iter().next() {
-        Some(Told::Command(text)) => Some(text),
-        Some(Told::Files(..) | Told::Wait(_)) | None => None,
-    };
-    order.iter().zip(all).filter_map(|(pid, gathered)| Some((*pid, text(gathered)?))).collect()
 }
 
 fn comm(pid: Pid) -> String {

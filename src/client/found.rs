@@ -17,6 +17,7 @@ const INIT_ANSWERS: Duration = Duration::from_secs(1);
 pub(super) struct Found {
     /// Its control directory; `None` if nobody listens anywhere.
     pub(super) control: Option<PathBuf>,
+    connection: Option<Connection>,
     /// Its process id here; `None` if it cannot be seen here.
     pub(super) init: Option<Pid>,
     /// It answered.
@@ -32,6 +33,14 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// What it says of itself now.
+    pub(super) fn status(&self) -> Option<Status> {
+        match self.connection.as_ref()?.ask_within(INIT_ANSWERS, Line::Status) {
+            Ok(Reply::Status(status)) => Some(status),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// Looks for it and asks it.
     pub(super) fn find(target: &Target) -> Found {
         let mut found = Found::default();
@@ -62,11 +71,8 @@ impl Found {
             Err(error) => found.problem = Some(format!("{error:#}")),
         }
         found.silent = !found.answers;
-        if found.answers
-            && let Ok(Reply::Status(status)) = connection.ask_within(INIT_ANSWERS, Line::Status)
-        {
-            found.status = Some(status);
-        }
+        found.connection = Some(connection);
+        found.status = found.answers.then(|| found.status()).flatten();
         found
     }
 }

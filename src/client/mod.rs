@@ -5,6 +5,7 @@ mod exec;
 mod found;
 mod jobs;
 mod logs;
+mod orphans;
 mod pump;
 mod session;
 mod text;
@@ -15,6 +16,7 @@ pub use doctor::{Doctor, doctor};
 pub use exec::{Exec, exec};
 pub use jobs::{kill, ps, shutdown, stop, wait};
 pub use logs::logs;
+pub use orphans::{Orphans, orphans};
 
 use crate::base::RequestId;
 

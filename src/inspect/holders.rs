@@ -14,7 +14,6 @@ use super::{
     Lock, Locked, Mount, Unseen, Volume,
     locks::{self, locks},
     mounts::{self, mount_of_path},
-    unseen::why,
 };
 use crate::base::Pid;
 
@@ -222,13 +221,8 @@ impl Task {
         Holder { pid: self.pid, thread: self.thread, comm: self.comm.clone(), how, path, deleted, volume, lock }
     }
 
-    /// A process that has gone meanwhile, or has nothing of the kind, is not unseen.
     fn unseen(&self, what: &str, error: &io::Error, found: &mut Found) {
-        if !matches!(error.kind(), io::ErrorKind::NotFound) && error.raw_os_error() != Some(crate::base::Errno::ESRCH.0)
-        {
-            let (pid, comm, what) = (self.pid, self.comm.clone(), what.into());
-            found.1.push(Unseen { pid, comm, what, why: why(pid, error) });
-        }
+        found.1.extend(Unseen::new(self.pid, &self.comm, what, error));
     }
 
     fn places(&self, mounts: &[Mount], found: &mut Found) {

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use procfs::process::{Process as Entry, Stat, all_processes};
 
@@ -10,6 +13,28 @@ pub fn everything() -> Option<Vec<Process>> {
     let found: Vec<Process> = entries.flatten().filter_map(|entry| seen(&entry.stat().ok()?)).collect();
     // We are always there: an empty picture is none, but a directory where /proc is not mounted.
     (!found.is_empty()).then_some(found)
+}
+
+/// One process, as it is now.
+pub fn one(pid: Pid) -> Option<Process> {
+    seen(&Entry::new(pid.get()).ok()?.stat().ok()?)
+}
+
+/// Bytes of a command line that are of interest.
+const COMMAND_LINE: usize = 4096;
+
+/// Command lines, in words, of those that have one and can tell it in time: reading one may block, see
+/// [`super::gather`].
+pub fn command_lines(pids: &[Pid], limit: Duration, total: Duration) -> BTreeMap<Pid, String> {
+    let all = super::gather(pids, limit, total, |pid, tell| {
+        if let Ok(mut line) = std::fs::read(format!("/proc/{pid}/cmdline")) {
+            line.truncate(COMMAND_LINE);
+            let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
+            tell(words.join(" ").trim_end().to_string());
+        }
+    });
+    let found = pids.iter().zip(all).filter_map(|(pid, gathered)| Some((*pid, gathered.found.into_iter().next()?)));
+    found.filter(|(_, line)| !line.is_empty()).collect()
 }
 
 /// Every process below `root`, whatever group or session it is in. One look: what moves meanwhile may be

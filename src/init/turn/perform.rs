@@ -110,7 +110,9 @@ impl Turn<'_> {
     fn fork_main(&mut self) {
         let command = spawn::Command {
             words: self.plan.command.clone(),
-            env: self.control.as_ref().map(|control| environment(control, &[])),
+            env: self.control.as_ref().map(|control| {
+                environment(control, &[format!("{}={}", place::JOB_VARIABLE, place::MAIN).into_bytes()])
+            }),
             cwd: None,
             stdio: [None; 3],
             original: self.original,
