@@ -34,7 +34,7 @@
 //! - [`core`]: decisions. Facts in, orders out; no descriptor, file, clock or log.
 //! - [`inspect`]: reads `/proc`; may block, so it runs in keepers, helpers and clients, never in the init.
 //! - [`init`], [`keeper`]: loops that turn descriptors into facts and orders into system calls.
-//! - [`client`]: one file for each client command.
+//! - [`client`]: one file for each client command. What it ends, it ends as [`core`] decides: there is one way.
 //! - [`cli`]: every argument's definition and check.
 //!
 //! # What the init never does itself

@@ -13,7 +13,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("core", &["base", "proto"]),
     ("inspect", &["base", "sys"]),
     ("keeper", &["base", "proto", "sys", "core", "inspect"]),
-    ("client", &["base", "proto", "sys", "inspect"]),
+    ("client", &["base", "proto", "sys", "core", "inspect"]),
     ("init", &["base", "proto", "sys", "core", "inspect", "keeper"]),
     ("cli", &["base", "proto", "sys", "client", "init"]),
 ];

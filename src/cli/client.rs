@@ -250,6 +250,55 @@ pub(super) const STOP: Subcommand = Subcommand {
 };
 
 #[derive(Args, Debug)]
+struct DoctorArguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArguments,
+    /// Only the volumes that these are on; they are not touched
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub(super) const DOCTOR: Subcommand = Subcommand {
+    name: "doctor",
+    about: "Tell why it hangs: processes, volumes and who holds them, limits",
+    arguments: DoctorArguments::augment_args,
+    run: |matches, _| {
+        let arguments: DoctorArguments = read(matches)?;
+        let (target, paths, json) = (arguments.target.target(), arguments.paths, arguments.json);
+        client::doctor(&client::Doctor { target, paths, json })
+    },
+};
+
+#[derive(Args, Debug)]
+struct OrphansArguments {
+    /// End them: SIGTERM, grace, SIGKILL
+    #[arg(long)]
+    kill: bool,
+    /// Time between SIGTERM and SIGKILL
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "7s")]
+    grace: Duration,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Only those of this control directory
+    #[arg(long, value_name = "DIR")]
+    control: Option<PathBuf>,
+}
+
+pub(super) const ORPHANS: Subcommand = Subcommand {
+    name: "orphans",
+    about: "List or end what belongs to no live job or main",
+    arguments: OrphansArguments::augment_args,
+    run: |matches, _| {
+        let OrphansArguments { kill, grace, json, control } = read(matches)?;
+        client::orphans(&client::Orphans { target: Target { control, wait: None }, kill, grace, json })
+    },
+};
+
+#[derive(Args, Debug)]
 struct ShutdownArguments {
     #[command(flatten)]
     target: TargetArguments,

@@ -23,7 +23,7 @@ struct Subcommand {
 }
 
 /// The one list of subcommands. Arguments are built only for the one that is called: `exec` is to cost a fork.
-const SUBCOMMANDS: [Subcommand; 9] = [
+const SUBCOMMANDS: [Subcommand; 11] = [
     client::EXEC,
     client::PS,
     client::LOGS,
@@ -32,6 +32,8 @@ const SUBCOMMANDS: [Subcommand; 9] = [
     client::KILL,
     client::STOP,
     client::SHUTDOWN,
+    client::DOCTOR,
+    client::ORPHANS,
     HELP,
 ];
 

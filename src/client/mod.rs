@@ -1,18 +1,24 @@
 //! What talks to an init: one file for each command. A client may block; only its caller would notice.
 
+mod doctor;
 mod events;
 mod exec;
+mod found;
 mod jobs;
 mod logs;
+mod orphans;
 mod pump;
 mod session;
+mod text;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use doctor::{Doctor, doctor};
 pub use events::events;
 pub use exec::{Exec, exec};
 pub use jobs::{kill, ps, shutdown, stop, wait};
 pub use logs::logs;
+pub use orphans::{Orphans, orphans};
 
 use crate::{base::RequestId, proto::Who, sys::process};
 

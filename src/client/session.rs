@@ -104,6 +104,29 @@ impl Connection {
         }
     }
 
+    /// Writes a command and returns its only answer, which must come within `limit`.
+    pub(super) fn ask_within(&self, limit: Duration, line: impl FnOnce(RequestId) -> Line) -> anyhow::Result<Reply> {
+        let deadline = Instant::now() + limit;
+        let mut session = self.request()?;
+        let line = format!("\n{}\n", line(session.id));
+        let control = &self.control;
+        let room = wait_any(&[(control.as_fd(), Interest::Write)], Some(limit))?;
+        if room == [false] || fd::write(control, line.as_bytes()).context("the init died")?.is_none() {
+            bail!("the init does not take commands");
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            wait_any(&session.wait_on(), Some(left))?;
+            match session.take()?.into_iter().next() {
+                Some(Reply::Refused { reason }) => bail!(reason),
+                Some(reply) => return Ok(reply),
+                None if session.gone => bail!("the init died"),
+                None if left.is_zero() => bail!("the init does not answer"),
+                None => {}
+            }
+        }
+    }
+
     /// Makes a request's directory and its `reply`.
     pub(super) fn request(&self) -> anyhow::Result<Session<'_>> {
         let id = new_request_id()?;

@@ -66,6 +66,8 @@ pub enum Action {
     },
     /// Have a helper write the list of jobs to the request's `reply`.
     List(RequestId),
+    /// Write what the init and its own processes are to the request's `reply`.
+    Status(RequestId),
     /// Send a signal to a process group.
     SignalGroup(Pgid, Signal),
     /// Send a signal to one process.

@@ -14,7 +14,6 @@ use super::{
     Lock, Locked, Mount, Unseen, Volume,
     locks::{self, locks},
     mounts::{self, mount_of_path},
-    unseen::why,
 };
 use crate::base::Pid;
 
@@ -144,9 +143,10 @@ impl Looker {
             if seen.iter().any(known) {
                 continue;
             }
-            let volume =
-                self.mounts(pid).iter().find(|mount| mount.device == locked.device && mount.volume().is_some());
-            if let Some(volume) = volume.and_then(Mount::volume) {
+            // Where the same filesystem is the root as well, nothing tells which of its mounts is meant.
+            let mut on = self.mounts(pid).iter().filter(|mount| mount.device == locked.device).map(Mount::volume);
+            let volume = on.next().flatten().filter(|_| on.all(|other| other.is_some()));
+            if let Some(volume) = volume {
                 let path = format!("{}: inode {}", volume.path.display(), locked.inode);
                 let comm = comm(pid);
                 let lock = Some(locked.lock);
@@ -221,13 +221,8 @@ impl Task {
         Holder { pid: self.pid, thread: self.thread, comm: self.comm.clone(), how, path, deleted, volume, lock }
     }
 
-    /// A process that has gone meanwhile, or has nothing of the kind, is not unseen.
     fn unseen(&self, what: &str, error: &io::Error, found: &mut Found) {
-        if !matches!(error.kind(), io::ErrorKind::NotFound) && error.raw_os_error() != Some(crate::base::Errno::ESRCH.0)
-        {
-            let (pid, comm, what) = (self.pid, self.comm.clone(), what.into());
-            found.1.push(Unseen { pid, comm, what, why: why(pid, error) });
-        }
+        found.1.extend(Unseen::new(self.pid, &self.comm, what, error));
     }
 
     fn places(&self, mounts: &[Mount], found: &mut Found) {

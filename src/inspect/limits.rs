@@ -82,9 +82,8 @@ impl OomCounter {
     pub fn find() -> Option<OomCounter> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = mounts::parse(&fs::read("/proc/self/mountinfo").ok()?);
-        let has = |group: &Group, file: &str| group.has(file);
-        let v2 = Group::find(&groups, &mounts, "").filter(|group| has(group, "memory.events"));
-        let v1 = || Group::find(&groups, &mounts, "memory").filter(|group| has(group, "memory.oom_control"));
+        let v2 = Group::find(&groups, &mounts, "").filter(|group| group.has("memory.events"));
+        let v1 = || Group::find(&groups, &mounts, "memory").filter(|group| group.has("memory.oom_control"));
         v2.map(|group| OomCounter { group, version: 2 }).or_else(|| Some(OomCounter { group: v1()?, version: 1 }))
     }
 

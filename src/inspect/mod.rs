@@ -11,6 +11,7 @@ mod holders;
 mod limits;
 mod locks;
 mod lossy;
+mod marks;
 mod mounts;
 mod processes;
 mod unseen;
@@ -21,8 +22,9 @@ pub use gather::{Gathered, gather};
 pub use holders::{Holder, How, Looker, holders};
 pub use limits::{Cpu, Limits, Memory, OomCounter, limits, limits_from};
 pub use locks::{Lock, Locked, locks};
+pub use marks::{owners, variables};
 pub use mounts::{Mount, Volume, mount_of_path, mounts_of, volume_of_path, volumes};
-pub use processes::{below, everything, strays};
+pub use processes::{below, command_lines, directory_owner, everything, inner_pid, of_init, one, strays};
 pub use unseen::Unseen;
 pub use waits::{Clocks, Wait, explain, explain_stepwise, glance};
 

@@ -63,6 +63,12 @@ impl Volume {
     pub fn fuse_connection(&self) -> Option<u32> {
         self.is_fuse().then(|| self.device.strip_prefix("0:")?.parse().ok()).flatten()
     }
+
+    /// How many requests its FUSE daemon has not answered; `None` where that cannot be seen. Asks the kernel only.
+    pub fn requests_waiting(&self) -> Option<u64> {
+        let file = format!("/sys/fs/fuse/connections/{}/waiting", self.fuse_connection()?);
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
 }
 
 /// Filesystems that hold no files of anybody's.

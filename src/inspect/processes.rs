@@ -48,6 +48,28 @@ fn every_process() -> io::Result<Vec<Process>> {
     if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) }
 }
 
+/// One process, as it is now.
+pub fn one(pid: Pid) -> Option<Process> {
+    seen(&Entry::new(pid.get()).ok()?.stat().ok()?)
+}
+
+/// Bytes of a command line that are of interest.
+const COMMAND_LINE: usize = 4096;
+
+/// Command lines, in words, of those that have one and can tell it in time: reading one may block, see
+/// [`super::gather`].
+pub fn command_lines(pids: &[Pid], limit: Duration, total: Duration) -> BTreeMap<Pid, String> {
+    let all = super::gather(pids, limit, total, |pid, tell| {
+        if let Ok(mut line) = std::fs::read(format!("/proc/{pid}/cmdline")) {
+            line.truncate(COMMAND_LINE);
+            let words: Vec<_> = line.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
+            tell(words.join(" ").trim_end().to_string());
+        }
+    });
+    let found = pids.iter().zip(all).filter_map(|(pid, gathered)| Some((*pid, gathered.found.into_iter().next()?)));
+    found.filter(|(_, line)| !line.is_empty()).collect()
+}
+
 /// Every process below `root`, whatever group or session it is in. One look: what moves meanwhile may be
 /// missed, so whoever wants all of them looks until there is nothing left to wait for.
 pub fn below(root: Pid) -> Option<Vec<Process>> {
@@ -55,6 +77,47 @@ pub fn below(root: Pid) -> Option<Vec<Process>> {
         Ok(found) => Some(found),
         Err(_) => Some(select_below(root, everything()?)),
     }
+}
+
+/// Every process that is an init's: of its PID namespace, if it is that namespace's PID 1; otherwise below it. By
+/// process ids as they are for us. `None` if there is no usable `/proc`.
+pub fn of_init(init: Pid) -> Option<Vec<Process>> {
+    let all = everything()?;
+    let namespace = |pid: Pid| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let its = namespace(init).filter(|_| inner_pid(init) == Some(Pid::INIT));
+    let below: BTreeSet<Pid> = select_below(init, all.clone()).iter().map(|process| process.id.pid).collect();
+    let ours = its.is_some() && its == std::fs::read_link("/proc/self/ns/pid").ok();
+    let is_its = |process: &Process| {
+        let pid = process.id.pid;
+        pid == init || ours || below.contains(&pid) || its.is_some() && namespace(pid) == its
+    };
+    Some(all.into_iter().filter(is_its).collect())
+}
+
+/// A process's id in its own PID namespace.
+pub fn inner_pid(pid: Pid) -> Option<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    Pid::new(line.split_whitespace().last()?.parse().ok()?)
+}
+
+/// Who has locked a directory as an init locks its control directory. By its number in our PID namespace; `None` also
+/// where the owner is in a namespace that we cannot see.
+pub fn directory_owner(device: &str, inode: u64, path: &std::path::Path) -> Option<Pid> {
+    let all = super::locks().unwrap_or_default();
+    let flocks = || all.iter().filter(|lock| lock.lock.kind == "FLOCK" && !lock.waits && lock.pid.is_some());
+    if let Some(found) = flocks().find(|lock| lock.device == device && lock.inode == inode) {
+        return found.pid;
+    }
+    // Overlay filesystems show other numbers in the list than to `stat`.
+    flocks().filter_map(|lock| lock.pid).find(|pid| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        fds.into_iter().any(|fd| {
+            let info = || std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", fd.file_name().display()));
+            std::fs::read_link(fd.path()).is_ok_and(|link| link == path)
+                && info().is_ok_and(|info| info.contains("FLOCK"))
+        })
+    })
 }
 
 /// By `/proc/PID/task/TID/children`: costs as much as the tree is large, not as the machine is full.

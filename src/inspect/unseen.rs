@@ -2,7 +2,10 @@ use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::Pid, sys::process};
+use crate::{
+    base::{Errno, Pid},
+    sys::process,
+};
 
 /// What could not be inspected. It is never to be taken for clean.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -15,6 +18,14 @@ pub struct Unseen {
     pub what: String,
     /// Why, and what it would take.
     pub why: String,
+}
+
+impl Unseen {
+    /// For what `/proc` refused; `None` if the process has just gone.
+    pub fn new(pid: Pid, comm: &str, what: &str, error: &io::Error) -> Option<Unseen> {
+        let gone = error.kind() == io::ErrorKind::NotFound || crate::sys::errno(error) == Errno::ESRCH;
+        (!gone).then(|| Unseen { pid, comm: comm.into(), what: what.into(), why: why(pid, error) })
+    }
 }
 
 impl fmt::Display for Unseen {

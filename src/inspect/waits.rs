@@ -421,7 +421,7 @@ fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
     }
     if found.is_empty() && (in_fuse || wait.exiting) {
         let fuse = mounts.iter().filter_map(Mount::volume).filter(Volume::is_fuse);
-        found.extend(fuse.filter(|volume| volume.fuse_connection().and_then(waiting).is_some_and(|count| count > 0)));
+        found.extend(fuse.filter(|volume| volume.requests_waiting().is_some_and(|count| count > 0)));
     }
     if found.is_empty() && in_fuse {
         // Without fusectl, as in a container: it can only be one of these.
@@ -434,11 +434,6 @@ fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
     } else {
         wait.suspects = found;
     }
-}
-
-/// How many requests of a FUSE connection have no answer yet; `None` where that may not be read.
-fn waiting(connection: u32) -> Option<u64> {
-    fs::read_to_string(format!("/sys/fs/fuse/connections/{connection}/waiting")).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

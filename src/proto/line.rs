@@ -4,6 +4,7 @@
 //! run WORD...              a detached job; words are split as a POSIX shell splits them, nothing is expanded
 //! exec ID [NAME]           the job that requests/ID/request.json describes
 //! ps [@ID]                 the jobs
+//! status @ID               the init itself: its process, main's, the keepers'
 //! wait @ID JOB             answered when JOB has ended
 //! kill [@ID] SIGNAL JOB    a signal for JOB's process group
 //! stop [@ID] JOB [GRACE]   end JOB's whole tree; GRACE in milliseconds
@@ -34,6 +35,8 @@ pub enum Line {
     Exec(RequestId, Option<Name>),
     /// Answer with the list of jobs.
     Ps(RequestId),
+    /// Answer with what the init and its own processes are.
+    Status(RequestId),
     /// Answer when the job has ended.
     Wait(RequestId, JobRef),
     /// Send a signal to the job's process group.
@@ -102,6 +105,7 @@ impl fmt::Display for Line {
             Line::Exec(id, None) => write!(f, "exec {id}"),
             Line::Exec(id, Some(name)) => write!(f, "exec {id} {name}"),
             Line::Ps(id) => write!(f, "ps @{id}"),
+            Line::Status(id) => write!(f, "status @{id}"),
             Line::Wait(id, job) => write!(f, "wait @{id} {job}"),
             Line::Kill(id, signal, job, who) => write!(f, "kill{} {signal} {job}{}", to(id), by(who)),
             Line::Stop(id, job, None, who) => write!(f, "stop{} {job}{}", to(id), by(who)),
@@ -142,6 +146,7 @@ impl Line {
                 Line::Exec(id, name.map_err(|bad| BadLine::NotUnderstood(bad.to_string()))?)
             }
             "ps" => Line::Ps(answered(to, "ps")?),
+            "status" => Line::Status(answered(to, "status")?),
             "wait" => Line::Wait(answered(to, "wait")?, job(words.next())?),
             "kill" => {
                 let signal = words.next().unwrap_or_default().parse().map_err(BadLine::NotUnderstood)?;
@@ -159,7 +164,7 @@ impl Line {
             _ => {
                 let shown: String = verb.chars().take(40).collect();
                 return not(format!(
-                    "unknown command '{}': use run, exec, ps, wait, kill, stop, shutdown or events",
+                    "unknown command '{}': use run, exec, ps, status, wait, kill, stop, shutdown or events",
                     shown.escape_default()
                 ));
             }
@@ -260,6 +265,7 @@ mod tests {
             Line::Exec(id, None),
             Line::Exec(id, Some("x".parse().unwrap())),
             Line::Ps(id),
+            Line::Status(id),
             Line::Wait(id, JobRef::Id(crate::base::JobId(3))),
             Line::Kill(None, Signal::TERM, job(), None),
             Line::Kill(Some(id), Signal::new(36).unwrap(), job(), Who::new("pid 7")),
@@ -293,6 +299,7 @@ mod tests {
             "exec 12",
             "exec ../../x",
             "ps",
+            "status",
             "wait j1",
             "kill j1",
             "kill TERM",

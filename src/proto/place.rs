@@ -8,6 +8,9 @@ pub const VARIABLE: &str = "LASTOUT_CONTROL";
 /// The environment variable that names a job inside its own tree.
 pub const JOB_VARIABLE: &str = "LASTOUT_JOB";
 
+/// Its value in main's tree.
+pub const MAIN: &str = "main";
+
 /// The default places in their order, for a user.
 pub fn candidates(runtime_dir: Option<OsString>, uid: u32) -> Vec<PathBuf> {
     let mut places = vec![PathBuf::from("/run/lastout")];

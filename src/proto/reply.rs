@@ -47,6 +47,8 @@ pub enum Reply {
     Events(Vec<Entry>),
     /// Something happened.
     Event(Entry),
+    /// The init itself. The last reply.
+    Status(Status),
 }
 
 /// What a job's tree does at this moment.
@@ -62,6 +64,33 @@ pub struct Alive {
     pub rss_bytes: u64,
     /// Its processes.
     pub processes: u64,
+}
+
+/// What the init and its own processes are, by process ids as the init sees them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The init.
+    pub pid: Pid,
+    /// Main, while it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main: Option<Pid>,
+    /// Where the init is in its life: `running`, `stopping`, ...
+    pub phase: String,
+    /// The keepers that live.
+    #[serde(default)]
+    pub keepers: Vec<KeeperInfo>,
+    /// Its helpers.
+    #[serde(default)]
+    pub helpers: Vec<Pid>,
+}
+
+/// A keeper and its job.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeeperInfo {
+    /// The keeper's process id.
+    pub pid: Pid,
+    /// Whose.
+    pub job: JobId,
 }
 
 impl Reply {

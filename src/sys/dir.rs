@@ -78,6 +78,13 @@ impl Dir {
         Ok(fstat(&self.0)?.st_dev)
     }
 
+    /// Its filesystem's device as mountinfo and our `locks` write it, and its inode.
+    pub fn identity(&self) -> io::Result<(String, u64)> {
+        let stat = fstat(&self.0)?;
+        let (major, minor) = (nix::sys::stat::major(stat.st_dev), nix::sys::stat::minor(stat.st_dev));
+        Ok((format!("{major}:{minor}"), stat.st_ino))
+    }
+
     /// Makes a FIFO in it, mode 0600, whatever the umask.
     pub fn make_fifo(&self, name: &str) -> io::Result<()> {
         // nix has no mkfifoat for a name of ours without a copy; it makes that copy itself.

@@ -42,6 +42,31 @@ pub fn abort_fuse(device: &str) -> io::Result<()> {
     io::Write::write_all(&mut file, b"1")
 }
 
+/// How much room a filesystem has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Space {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Bytes that an ordinary user may still use.
+    pub free_bytes: u64,
+    /// Files in all; 0 where they are not counted.
+    pub inodes: u64,
+    /// Files that can still be made.
+    pub free_inodes: u64,
+}
+
+/// Asks a filesystem how much room it has. Blocks, for ever if its server hangs.
+pub fn space(path: &std::path::Path) -> io::Result<Space> {
+    let stat = nix::sys::statfs::statfs(path)?;
+    let size = u64::try_from(stat.block_size()).unwrap_or(0);
+    Ok(Space {
+        bytes: stat.blocks() * size,
+        free_bytes: stat.blocks_available() * size,
+        inodes: stat.files(),
+        free_inodes: stat.files_free(),
+    })
+}
+
 /// Waits until what was written to the filesystem of `fd` has reached it. Blocks, for ever if its server hangs.
 pub fn sync(fd: impl AsFd) -> io::Result<()> {
     // SAFETY: no memory is involved.

@@ -648,6 +648,7 @@ impl World {
             | Action::LetGo(_)
             | Action::Answer { .. }
             | Action::List(_)
+            | Action::Status(_)
             | Action::EndStrays { .. }
             | Action::DropHalfLine
             | Action::AbortFuse { .. }

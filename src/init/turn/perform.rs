@@ -20,8 +20,8 @@ use crate::{
     },
     inspect, keeper,
     proto::{
-        Bytes, Cause, Entry, Happening, JobInfo, MAX_LINE, Record, Reply, Request, Usage, VERSION, files, place,
-        record_time as time,
+        Bytes, Cause, Entry, Happening, JobInfo, KeeperInfo, MAX_LINE, Record, Reply, Request, Status, Usage, VERSION,
+        files, place, record_time as time,
     },
     sys::{
         clock, fd, is_shortage,
@@ -59,6 +59,7 @@ impl Turn<'_> {
             Action::LetGo(request) => self.let_client_go(request),
             Action::Answer { to, reply, last } => self.answer(to, reply, last),
             Action::List(to) => self.list(to),
+            Action::Status(to) => self.status(to),
             Action::SignalGroup(group, signal) => report(signals::send_group(group, signal), || {
                 format!("cannot send {signal} to process group {}", group.get())
             }),
@@ -183,7 +184,9 @@ impl Turn<'_> {
     fn fork_main(&mut self) {
         let command = spawn::Command {
             words: self.plan.command.clone(),
-            env: self.control.as_ref().map(|control| environment(control, &[])),
+            env: self.control.as_ref().map(|control| {
+                environment(control, &[format!("{}={}", place::JOB_VARIABLE, place::MAIN).into_bytes()])
+            }),
             cwd: None,
             stdio: [None; 3],
             original: self.original,
@@ -342,6 +345,23 @@ impl Turn<'_> {
             Ok(None) => {}
             Err(_) => self.later(order),
         }
+    }
+
+    fn status(&mut self, to: RequestId) {
+        let keepers = self.keepers.iter().map(|(job, keeper)| KeeperInfo { pid: keeper.pid, job: *job });
+        let status = Reply::Status(Status {
+            pid: process::me(),
+            main: self.core.main_pid(),
+            phase: format!("{:?}", self.core.phase()).to_lowercase(),
+            keepers: keepers.collect(),
+            helpers: self.helpers.keys().copied().collect(),
+        });
+        // What does not fit into an empty FIFO's first page has to be written as its reader reads.
+        if status.to_line().len() <= MAX_LINE {
+            return self.answer(to, status, true);
+        }
+        let asked = self.answer_by_helper(to, || status);
+        self.see_to(Action::Status(to), to, asked);
     }
 
     fn add_helper(&mut self, pid: Pid, helper: Helper) -> std::io::Result<()> {
