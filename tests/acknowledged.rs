@@ -52,12 +52,12 @@ impl Mounts {
 enum Stop {
     Term,
     Shutdown,
-    StopJob,
+    OneJob,
     KillClient,
     Timeout,
 }
 
-const STOPS: [Stop; 5] = [Stop::Term, Stop::Shutdown, Stop::StopJob, Stop::KillClient, Stop::Timeout];
+const STOPS: [Stop; 5] = [Stop::Term, Stop::Shutdown, Stop::OneJob, Stop::KillClient, Stop::Timeout];
 
 fn random(below: u64) -> u64 {
     RandomState::new().hash_one(0) % below
@@ -118,7 +118,7 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
             Command::new("kill").arg(pid.to_string()).spawn().unwrap()
         }
         Stop::Shutdown => client(&["shutdown"]).spawn().unwrap(),
-        Stop::StopJob => client(&["stop", "journal"]).spawn().unwrap(),
+        Stop::OneJob => client(&["stop", "journal"]).spawn().unwrap(),
         Stop::KillClient => Command::new("kill").args(["-KILL", &exec.id().to_string()]).spawn().unwrap(),
         Stop::Timeout => Command::new("true").spawn().unwrap(),
     };
@@ -130,7 +130,7 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
     said.iter_mut().for_each(|line| line.truncate(line.trim_end().len()));
     assert!(wait(&mut stopping).success());
     let code = status(wait(&mut exec));
-    if matches!(stop, Stop::StopJob | Stop::KillClient | Stop::Timeout) {
+    if matches!(stop, Stop::OneJob | Stop::KillClient | Stop::Timeout) {
         assert!(client(&["shutdown"]).status().unwrap().success());
     }
     assert_eq!(status(wait(&mut init.0)), 0);

@@ -533,7 +533,7 @@ mod tests {
         child.wait().unwrap();
         assert_eq!((wait.comm.as_str(), wait.state, wait.hangs()), ("sleep", 'S', false), "{wait:?}");
         assert!(wait.call.as_deref().is_some_and(|call| call.ends_with("nanosleep")), "{wait:?}");
-        assert!(wait.for_ms.is_none_or(|time| (1..20_000).contains(&time)), "{wait:?}");
+        assert!(wait.for_ms.is_none_or(|time| time < 20_000), "{wait:?}");
     }
 
     #[test]
