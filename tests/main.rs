@@ -4,6 +4,7 @@ mod control;
 mod docker;
 mod exec;
 mod golden;
+mod hangfs;
 mod init;
 mod layers;
 mod leave;

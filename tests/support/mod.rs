@@ -1,6 +1,8 @@
 //! What the tests share: what a machine must have, running lastout, waiting for events.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod hangfs;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -19,13 +21,19 @@ static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new
 /// How long to wait for an event that must come. Only a failing test waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether the machine has what a test needs: `root`, `docker`, ... What is missing is printed with its reason;
+/// Whether the machine has what a test needs: `root`, `docker`, `fuse`, ... What is missing is printed with its reason;
 /// if `LASTOUT_TEST_REQUIRE` (a list with commas, or `all`) names it, missing is failing.
 pub fn has(what: &str) -> bool {
     let reason = match what {
         "root" => (!is_root()).then(|| "namespaces and mounts need root".to_string()),
         "docker" => fails("docker", &["version"]),
         "compose" => fails("docker-compose", &["version"]),
+        "fuse" => match is_root() {
+            true => {
+                fs::File::options().read(true).write(true).open("/dev/fuse").err().map(|e| format!("/dev/fuse: {e}"))
+            }
+            false => Some("a volume for every user needs root".to_string()),
+        },
         other => panic!("the tests do not know '{other}'"),
     };
     let Some(reason) = reason else { return true };
@@ -42,7 +50,7 @@ pub fn has(what: &str) -> bool {
     false
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t0\t"))
 }
 
