@@ -3,6 +3,7 @@
 mod control;
 mod docker;
 mod exec;
+mod frozen;
 mod golden;
 mod hangfs;
 mod init;

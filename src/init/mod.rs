@@ -72,14 +72,16 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
         }
     };
     // The loop's state outlives a panic: keepers must not see their links close.
-    match catch_unwind(AssertUnwindSafe(|| turn.run())) {
+    let code = match catch_unwind(AssertUnwindSafe(|| turn.run())) {
         Ok(code) => code,
         Err(_) => {
             turn.hide_control();
             log::error!("a bug: supervision has ended; going on as a bare init (jobs run on, control is gone)");
             bare::run(turn.signals(), turn.main_pid(), turn.exit_code())
         }
-    }
+    };
+    turn.end_log();
+    code
 }
 
 /// Not PID 1: become the parent of every orphan below us, and end in order when our own parent dies.

@@ -7,8 +7,9 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
     mem,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
+    time::Duration,
 };
 
 use super::{
@@ -24,18 +25,21 @@ use crate::{
     sys::{
         clock, fd,
         link::{Link, Received},
-        poll::Poller,
+        pidfd,
+        poll::{Interest, Poller, wait_any},
         process,
         signals::Signals,
         spawn,
         start::Original,
-        tty,
+        stderr, tty,
         wait::{Reaped, reap},
     },
 };
 
 /// Read from the control FIFO in one turn: a page. What is left wakes the next turn, and others have theirs before.
 const FIFO_BUFFER: usize = 4096;
+/// An init that gives up waits so long for its log to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A keeper, while it lives.
 #[derive(Debug)]
@@ -65,6 +69,8 @@ pub(super) struct Turn<'a> {
     watched: BTreeMap<Pid, OwnedFd>,
     clients: BTreeMap<RequestId, (u64, File)>,
     last_client: u64,
+    /// Writes our log to a volume that may hang (see [`stderr::hand_over`]).
+    writer: Option<Pid>,
     facts: VecDeque<Event>,
     code: Option<u8>,
 }
@@ -114,6 +120,7 @@ impl<'a> Turn<'a> {
             watched: BTreeMap::new(),
             clients: BTreeMap::new(),
             last_client: 0,
+            writer: None,
             facts: VecDeque::new(),
             code: None,
         })
@@ -193,6 +200,21 @@ impl<'a> Turn<'a> {
         own.extend(self.terminal.iter().map(AsRawFd::as_raw_fd));
         fd::close_all_but(&own);
         fd::detach_stdio();
+        match stderr::hand_over() {
+            Ok(writer) => self.writer = writer,
+            Err(error) => log::warn!("the log may block: cannot fork its writer: {}", crate::sys::errno(&error)),
+        }
+    }
+
+    /// Waits until the log is written, the last thing of all.
+    pub(super) fn end_log(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        stderr::hang_up();
+        // Whoever gives up leaves the writer behind, too.
+        let patience = self.core.has_given_up().then_some(LOG_PATIENCE);
+        if let Ok(end) = pidfd::open(writer) {
+            let _ = wait_any(&[(end.as_fd(), Interest::Read)], patience);
+        }
     }
 
     fn take(&mut self, token: Token) {
@@ -269,10 +291,14 @@ impl<'a> Turn<'a> {
         if let Some(helper) = self.helpers.remove(&pid) {
             let mut fact = helper.finish();
             if let Event::Looked(Some(seen)) = &mut fact {
-                // A list that is being written is nobody's leftover.
-                seen.retain(|process| !self.helpers.contains_key(&process.id.pid));
+                // A list that is being written is nobody's leftover, nor is our log.
+                let own = |pid| self.helpers.contains_key(&pid) || self.writer == Some(pid);
+                seen.retain(|process| !own(process.id.pid));
             }
             self.facts.push_back(fact);
+            return;
+        }
+        if self.writer.take_if(|writer| *writer == pid).is_some() {
             return;
         }
         // What it said before its end comes first.

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use procfs::process::Process as Entry;
 
+use crate::sys::mount::is_remote;
+
 /// A mount that is neither a pseudo filesystem nor the root.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Volume {
@@ -14,9 +16,7 @@ pub struct Volume {
 impl Volume {
     /// Whether a server or a FUSE daemon stands behind it: its `syncfs` concerns only its own users.
     pub fn is_remote(&self) -> bool {
-        let kind = self.kind.as_str();
-        kind.starts_with("fuse")
-            || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
+        is_remote(&self.kind)
     }
 }
 

@@ -52,30 +52,6 @@ pub(super) fn docker() -> Command {
     command
 }
 
-/// Scripts of `tests/fixtures`, and its C programs, compiled.
-pub(super) static FIXTURES: LazyLock<PathBuf> = LazyLock::new(|| {
-    let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
-    fs::create_dir_all(&into).unwrap();
-    for entry in fs::read_dir(repository().join("tests/fixtures")).unwrap() {
-        let source = entry.unwrap().path();
-        let name = source.file_stem().unwrap().to_str().unwrap();
-        // Under a name of our own first: another run may be using the file.
-        let made = into.join(format!("{name}.{}", std::process::id()));
-        match source.extension().and_then(|e| e.to_str()) {
-            Some("c") => {
-                run("cc", &["-static", "-O", "-o", made.to_str().unwrap(), source.to_str().unwrap()]);
-                fs::rename(made, into.join(name)).unwrap();
-            }
-            Some("sh") => {
-                fs::copy(&source, &made).unwrap();
-                fs::rename(made, into.join(source.file_name().unwrap())).unwrap();
-            }
-            _ => {}
-        }
-    }
-    into
-});
-
 /// A container with `/fixtures`, and with its control directory and `/out` on the host.
 pub(super) struct Container {
     pub(super) name: String,

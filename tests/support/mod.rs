@@ -9,7 +9,10 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -135,6 +138,11 @@ impl Init {
     }
 
     pub fn start_in(scratch: tempfile::TempDir, role: As, args: &[&str]) -> Init {
+        Init::start_with(scratch, role, args, Stdio::piped(), Stdio::piped())
+    }
+
+    /// The same with outputs of the test's own; without a pipe for standard error it has no log to read.
+    pub fn start_with(scratch: tempfile::TempDir, role: As, args: &[&str], stdout: Stdio, stderr: Stdio) -> Init {
         let control = scratch.path().join("control");
         let mut all = vec!["--control", control.to_str().unwrap()];
         all.extend(args);
@@ -142,8 +150,8 @@ impl Init {
             As::Pid1 => lastout_as_pid1(&all),
             As::Subreaper => lastout(&all),
         };
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lastout");
-        let stderr = lines(child.stderr.take().unwrap());
+        let mut child = command.stdout(stdout).stderr(stderr).spawn().expect("lastout");
+        let stderr = child.stderr.take().map_or_else(|| channel().1, lines);
         let output = Command::new(LASTOUT)
             .args(["exec", "--wait", "30", "--control", control.to_str().unwrap(), "--", "true"])
             .output()
@@ -288,3 +296,27 @@ impl Drop for Volume {
         }
     }
 }
+
+/// Scripts of `tests/fixtures`, and its C programs, compiled.
+pub static FIXTURES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
+    fs::create_dir_all(&into).unwrap();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")).unwrap() {
+        let source = entry.unwrap().path();
+        let name = source.file_stem().unwrap().to_str().unwrap();
+        // Under a name of our own first: another run may be using the file.
+        let made = into.join(format!("{name}.{}", std::process::id()));
+        match source.extension().and_then(|e| e.to_str()) {
+            Some("c") => {
+                run("cc", &["-static", "-O", "-o", made.to_str().unwrap(), source.to_str().unwrap()]);
+                fs::rename(made, into.join(name)).unwrap();
+            }
+            Some("sh") => {
+                fs::copy(&source, &made).unwrap();
+                fs::rename(made, into.join(source.file_name().unwrap())).unwrap();
+            }
+            _ => {}
+        }
+    }
+    into
+});

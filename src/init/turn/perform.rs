@@ -22,7 +22,7 @@ use crate::{
         clock, fd,
         link::Link,
         pidfd, process, signals, spawn, tty,
-        wait::{Reaped, reap},
+        wait::{Reaped, has_children, reap},
     },
 };
 
@@ -61,8 +61,13 @@ impl Turn<'_> {
             },
             Action::EndStrays { job, command, all } => {
                 let mark = format!("{}={job}", place::JOB_VARIABLE);
-                let spare: Vec<Pid> =
-                    self.keepers.values().map(|keeper| keeper.pid).chain(self.helpers.keys().copied()).collect();
+                let spare: Vec<Pid> = self
+                    .keepers
+                    .values()
+                    .map(|keeper| keeper.pid)
+                    .chain(self.helpers.keys().copied())
+                    .chain(self.writer)
+                    .collect();
                 match helper::end_strays(self.original, process::me(), &mark, command, all, &spare) {
                     Ok(pid) => self.add_helper(pid, Helper::Other),
                     Err(error) => log::error!("{job}: cannot fork a helper to end what it left: {error}"),
@@ -100,7 +105,8 @@ impl Turn<'_> {
             match reap() {
                 Reaped::Child(pid, exit) => self.ended(pid, exit),
                 Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
-                Reaped::NoneYet => return false,
+                // The process that writes our log is none of those that we wait for.
+                Reaped::NoneYet => return self.writer.is_some() && !has_children(),
                 Reaped::NoChild => return true,
             }
         }
