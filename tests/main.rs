@@ -6,6 +6,7 @@ mod control;
 mod docker;
 mod exec;
 mod faults;
+mod frozen;
 mod golden;
 mod hangfs;
 mod init;

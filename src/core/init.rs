@@ -183,6 +183,11 @@ impl Init {
         }
     }
 
+    /// Whether it leaves though somebody is left.
+    pub fn has_given_up(&self) -> bool {
+        self.gave_up
+    }
+
     /// The code that main's end means, after remapping.
     pub fn exit_code(&self) -> u8 {
         let code = match self.main {

@@ -75,13 +75,18 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
     };
     // The loop's state outlives a panic: keepers must not see their links close.
     let why = match catch_unwind(AssertUnwindSafe(|| turn.run())) {
-        Ok(turn::End::Over(code)) => return code,
+        Ok(turn::End::Over(code)) => {
+            turn.end_log();
+            return code;
+        }
         Ok(turn::End::NoMemory) => "out of memory",
         Err(_) => "a bug",
     };
     turn.hide_control();
     log::error!("{why}: supervision has ended; going on as a bare init (jobs run on, control is gone)");
-    bare::run(turn.signals(), turn.main_pid(), turn.leaving(), &plan.remap)
+    let code = bare::run(turn.signals(), turn.main_pid(), turn.leaving(), &plan.remap);
+    turn.end_log();
+    code
 }
 
 /// Not PID 1: become the parent of every orphan below us, and end in order when our own parent dies.

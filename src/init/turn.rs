@@ -7,9 +7,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     mem,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -26,19 +26,21 @@ use crate::{
     sys::{
         clock, fd,
         link::{Link, Received},
-        memory,
-        poll::Poller,
+        memory, pidfd,
+        poll::{Interest, Poller, wait_any},
         process,
         signals::Signals,
         spawn,
         start::Original,
-        tty,
+        stderr, tty,
         wait::{Reaped, Usage, reap},
     },
 };
 
 /// Read from the control FIFO in one turn: a page. What is left wakes the next turn, and others have theirs before.
 const FIFO_BUFFER: usize = 4096;
+/// An init that gives up waits so long for its log to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A keeper, while it lives.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ pub(super) struct Turn<'a> {
     main_record: Option<Record>,
     /// Volumes whose helpers are still to be forked.
     to_sync: Option<Vec<inspect::Volume>>,
+    /// Writes our log to a volume that may hang (see [`stderr::hand_over`]).
+    writer: Option<Pid>,
     facts: VecDeque<Event>,
     /// Orders for which something was short, and when they are performed again.
     again: Vec<Action>,
@@ -156,6 +160,7 @@ impl<'a> Turn<'a> {
             oom_kills: 0,
             main_record: None,
             to_sync: None,
+            writer: None,
             facts: VecDeque::new(),
             again: Vec::new(),
             again_at: None,
@@ -257,6 +262,21 @@ impl<'a> Turn<'a> {
         own.extend(self.terminal.iter().map(AsRawFd::as_raw_fd));
         fd::close_all_but(&own);
         fd::detach_stdio();
+        match stderr::hand_over() {
+            Ok(writer) => self.writer = writer,
+            Err(error) => log::warn!("the log may block: cannot fork its writer: {}", crate::sys::errno(&error)),
+        }
+    }
+
+    /// Waits until the log is written, the last thing of all.
+    pub(super) fn end_log(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        stderr::hang_up();
+        // Whoever gives up leaves the writer behind, too.
+        let patience = self.core.has_given_up().then_some(LOG_PATIENCE);
+        if let Ok(end) = pidfd::open(writer) {
+            let _ = wait_any(&[(end.as_fd(), Interest::Read)], patience);
+        }
     }
 
     fn take(&mut self, token: Token) {
@@ -339,10 +359,14 @@ impl<'a> Turn<'a> {
         if let Some(helper) = self.helpers.remove(&pid) {
             let mut fact = helper.finish();
             if let Event::Looked(Some(seen)) = &mut fact {
-                // A list that is being written is nobody's leftover.
-                seen.retain(|process| !self.helpers.contains_key(&process.id.pid));
+                // A list that is being written is nobody's leftover, nor is our log.
+                let own = |pid| self.helpers.contains_key(&pid) || self.writer == Some(pid);
+                seen.retain(|process| !own(process.id.pid));
             }
             self.facts.push_back(fact);
+            return;
+        }
+        if self.writer.take_if(|writer| *writer == pid).is_some() {
             return;
         }
         // What it said before its end comes first.

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Pid;
+use crate::{base::Pid, sys::mount::is_remote};
 
 /// One mount of a mount namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -49,9 +49,7 @@ pub struct Volume {
 impl Volume {
     /// Whether a server or a FUSE daemon stands behind it: its `syncfs` concerns only its own users.
     pub fn is_remote(&self) -> bool {
-        let kind = self.kind.as_str();
-        self.is_fuse()
-            || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
+        is_remote(&self.kind)
     }
 
     /// Whether a FUSE daemon stands behind it. `fuseblk` has a block device besides.

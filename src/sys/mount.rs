@@ -24,6 +24,32 @@ const REMOTE: [(u32, &str); 14] = [
     (0x0116_1970, "gfs2"),
 ];
 
+/// Whether a server or a FUSE daemon stands behind this type of filesystem.
+pub fn is_remote(kind: &str) -> bool {
+    kind.starts_with("fuse")
+        || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
+}
+
+/// Whether `fd` is a file on a filesystem that may hang, or on one that this mount namespace does not show. Asks
+/// no filesystem: the attributes are those that the kernel has (`AT_STATX_DONT_SYNC`).
+pub fn may_hang(fd: impl AsFd) -> bool {
+    // SAFETY: all its fields are numbers, for which zero is a value.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the name ends with NUL and `stat` is valid for writing.
+    let result = unsafe { libc::statx(fd.as_fd().as_raw_fd(), c"".as_ptr(), flags, libc::STATX_TYPE, &mut stat) };
+    if result != 0 || u32::from(stat.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+        return false;
+    }
+    let device = format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let kind = mounts.lines().find_map(|line| {
+        let (mount, source) = line.split_once(" - ")?;
+        (mount.split(' ').nth(2) == Some(&device)).then(|| source.split(' ').next())?
+    });
+    !mounts.is_empty() && kind.is_none_or(is_remote)
+}
+
 /// The name of the network or FUSE filesystem that `fd` is on; `None` if it is local. May block if that hangs.
 pub fn remote_kind(fd: impl AsFd) -> io::Result<Option<&'static str>> {
     let kind = nix::sys::statfs::fstatfs(fd)?.filesystem_type().0 as u32;

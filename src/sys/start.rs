@@ -42,10 +42,10 @@ pub fn begin() -> Original {
 
 /// Opens `/dev/null` in place of what is closed. It closes again on exec: main finds it as it was.
 fn fill_standard_descriptors() {
-    let mut fds = [0, 1, 2].map(|fd: RawFd| libc::pollfd { fd, events: 0, revents: 0 });
-    // SAFETY: the array is valid for its length and lives through the call.
-    unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
-    for _ in fds.iter().filter(|fd| fd.revents & libc::POLLNVAL != 0) {
+    // Not by `poll`, which asks a file's filesystem: it may hang.
+    // SAFETY: no memory is involved.
+    let is_closed = |fd: &RawFd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } < 0;
+    for _ in [0, 1, 2].iter().filter(|fd| is_closed(fd)) {
         // The lowest free number is one of the closed ones.
         if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
             std::mem::forget(std::os::fd::OwnedFd::from(null));

@@ -1,4 +1,6 @@
 //! Log lines to standard error that never wait: what does not fit is lost and counted.
+//!
+//! A file always takes them, and a file on a volume that hangs never: see [`hand_over`].
 
 use std::{
     fs::File,
@@ -11,10 +13,14 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+
 use super::{
-    fd,
+    fd, mount,
     poll::{Interest, wait_any},
+    process, spawn,
 };
+use crate::base::Pid;
 
 /// `PIPE_BUF`: what a pipe that has room takes in one piece.
 const PIECE: usize = 4096;
@@ -62,6 +68,40 @@ impl Stderr {
         let room = wait_any(&[(error, Interest::Write)], Some(Duration::ZERO)).is_ok_and(|ready| ready == [true]);
         room && matches!(fd::write(error.as_fd(), &line[..line.len().min(PIECE)]), Ok(Some(_)))
     }
+}
+
+/// If standard error is a file on a volume that may hang, gives it to a process of its own, which writes there what
+/// comes through a socket; that becomes our standard error, and that of whatever we fork. Answers with the process.
+///
+/// Nothing else of ours is to have the file open: FUSE and NFS may block every `close`, also that of a process that
+/// ends. The process is no ordinary child (see [`spawn::fork_aside`]).
+pub fn hand_over() -> io::Result<Option<Pid>> {
+    let error = fd::standard(2);
+    if !mount::may_hang(error) {
+        return Ok(None);
+    }
+    let (theirs, ours) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let pid = spawn::fork_aside(|| {
+        process::set_name("lastout-log");
+        fd::close_all_but(&[theirs.as_raw_fd()]);
+        let mut line = [0; PIECE];
+        while let Ok(Some(count @ 1..)) = fd::read(&theirs, &mut line) {
+            // What a volume does not take is lost.
+            let _ = fd::write(error, &line[..count]);
+        }
+        0
+    })?;
+    fd::set_nonblocking(&ours, true)?;
+    // SAFETY: 2 belongs to no `OwnedFd`.
+    match unsafe { libc::dup2(ours.as_raw_fd(), 2) } {
+        2 => Ok(Some(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nothing more is said: the process of [`hand_over`] ends when it has written what is on its way.
+pub fn hang_up() {
+    let _ = shutdown(2, Shutdown::Write);
 }
 
 impl Write for Stderr {

@@ -73,6 +73,15 @@ pub fn has_ended(child: Pid) -> bool {
     pid != 0
 }
 
+/// Whether there is a child, those of [`super::spawn::fork_aside`] left out. Reaps nobody.
+pub fn has_children() -> bool {
+    // SAFETY: a zeroed structure is valid to be overwritten.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is valid for writing.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) };
+    result == 0 || nix::Error::last() != nix::Error::ECHILD
+}
+
 fn exit(status: i32) -> Option<Exit> {
     if libc::WIFEXITED(status) {
         Some(Exit::Code(libc::WEXITSTATUS(status) as u8))

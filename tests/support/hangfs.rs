@@ -11,7 +11,7 @@ use std::{
     ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -28,6 +28,9 @@ use super::PATIENCE;
 /// The kernel keeps neither names nor attributes: every look at one is a request.
 const TTL: Duration = Duration::ZERO;
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
+
+/// The longest freeze.
+const LONGEST: Duration = PATIENCE.saturating_mul(2);
 
 /// Kinds of requests.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -99,16 +102,30 @@ impl HangFs {
 
     /// Requests of these kinds are held from now on, besides those that are already.
     pub fn freeze(&self, ops: &[Op]) {
-        self.shared.lock().frozen.extend(ops);
+        let mut state = self.shared.lock();
+        state.frozen.extend(ops);
+        state.freezes += 1;
+        let freeze = state.freezes;
+        // A test that waits for what it has frozen is to fail, not to hang.
+        let shared = self.shared.clone();
+        std::thread::spawn(move || {
+            let is_on = |state: &mut State| state.freezes == freeze && !state.frozen.is_empty();
+            let (mut state, waited) = shared.changed.wait_timeout_while(shared.lock(), LONGEST, is_on).unwrap();
+            if waited.timed_out() {
+                state.overdue = true;
+                state.thaw();
+            }
+        });
     }
 
     /// Nothing is held any more, and what was is answered.
     pub fn thaw(&self) {
         let mut state = self.shared.lock();
-        state.frozen.clear();
-        for request in std::mem::take(&mut state.held) {
-            state.answer(request.op, request.answer);
-        }
+        state.thaw();
+        self.shared.changed.notify_all();
+        let overdue = state.overdue;
+        drop(state);
+        assert!(!overdue || std::thread::panicking(), "it was frozen for too long: who waited for it?");
     }
 
     /// Requests of this kind fail from now on, those that are held included.
@@ -209,9 +226,18 @@ struct State {
     frozen: BTreeSet<Op>,
     failing: BTreeMap<Op, i32>,
     held: Vec<Held>,
+    freezes: u64,
+    overdue: bool,
 }
 
 impl State {
+    fn thaw(&mut self) {
+        self.frozen.clear();
+        for request in std::mem::take(&mut self.held) {
+            self.answer(request.op, request.answer);
+        }
+    }
+
     fn answer(&mut self, op: Op, answer: Answer) {
         answer(match self.failing.get(&op) {
             Some(errno) => Err(Errno::from_i32(*errno)),
@@ -229,7 +255,8 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        // A test that failed while it held it is to thaw all the same.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -176,6 +176,11 @@ impl Init {
     }
 
     pub fn start_in(scratch: tempfile::TempDir, role: As, args: &[&str]) -> Init {
+        Init::start_with(scratch, role, args, Stdio::piped(), Stdio::piped())
+    }
+
+    /// The same with outputs of the test's own; without a pipe for standard error it has no log to read.
+    pub fn start_with(scratch: tempfile::TempDir, role: As, args: &[&str], stdout: Stdio, stderr: Stdio) -> Init {
         let control = scratch.path().join("control");
         let mut all = vec!["--control", control.to_str().unwrap()];
         all.extend(args);
@@ -183,8 +188,8 @@ impl Init {
             As::Pid1 => lastout_as_pid1(&all),
             As::Subreaper => lastout(&all),
         };
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lastout");
-        let stderr = lines(child.stderr.take().unwrap());
+        let mut child = command.stdout(stdout).stderr(stderr).spawn().expect("lastout");
+        let stderr = child.stderr.take().map_or_else(|| channel().1, lines);
         let output = Command::new(LASTOUT)
             .args(["exec", "--wait", "30", "--control", control.to_str().unwrap(), "--", "true"])
             .output()

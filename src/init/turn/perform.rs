@@ -27,7 +27,7 @@ use crate::{
         clock, fd, is_shortage,
         link::Link,
         pidfd, process, signals, spawn, tty,
-        wait::{Reaped, reap},
+        wait::{Reaped, has_children, reap},
     },
 };
 
@@ -84,8 +84,13 @@ impl Turn<'_> {
             },
             Action::EndStrays { job, command, all } => {
                 let mark = format!("{}={job}", place::JOB_VARIABLE);
-                let spare: Vec<Pid> =
-                    self.keepers.values().map(|keeper| keeper.pid).chain(self.helpers.keys().copied()).collect();
+                let spare: Vec<Pid> = self
+                    .keepers
+                    .values()
+                    .map(|keeper| keeper.pid)
+                    .chain(self.helpers.keys().copied())
+                    .chain(self.writer)
+                    .collect();
                 match helper::end_strays(self.original, process::me(), &mark, command, all, &spare) {
                     Ok(pid) => drop(self.helpers.insert(pid, Helper::Other)),
                     Err(error) if is_shortage(&error) => self.later(Action::EndStrays { job, command, all }),
@@ -175,7 +180,8 @@ impl Turn<'_> {
             match reap() {
                 Reaped::Child(pid, exit, usage) => self.ended(pid, exit, usage),
                 Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
-                Reaped::NoneYet => return false,
+                // The process that writes our log is none of those that we wait for.
+                Reaped::NoneYet => return self.writer.is_some() && !has_children(),
                 Reaped::NoChild => return true,
             }
         }
@@ -465,7 +471,7 @@ impl Turn<'_> {
 
     fn explain(&mut self, all: bool) {
         let keepers = self.keepers.iter().map(|(job, keeper)| (keeper.pid, Some(Subject::Job(*job))));
-        let helpers = self.helpers.keys().map(|pid| (*pid, None));
+        let helpers = self.helpers.keys().chain(&self.writer).map(|pid| (*pid, None));
         let main = self.core.main_pid().map(|pid| (pid, Some(Subject::Main)));
         let ours = keepers.chain(helpers).chain(main).collect();
         let asked = helper::explain(self.original, process::me(), all, &ours);
