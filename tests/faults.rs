@@ -160,6 +160,13 @@ fn commands(init: &Init, errno: Errno) -> Vec<String> {
     wrong
 }
 
+/// Records that are not whole.
+fn half_records(init: &Init) -> Vec<String> {
+    let jobs = fs::read_dir(init.control().join("jobs")).unwrap().flatten();
+    let records = jobs.filter_map(|job| fs::read_to_string(job.path().join("record.json")).ok());
+    records.filter(|record| !record.ends_with("}\n")).map(|record| format!("half a record: '{record}'")).collect()
+}
+
 /// Fails the calls of a row one after the other, until there is none any more.
 fn sweep(rows: &[Row], ask: impl Fn(&Init, Errno) -> Vec<String>) {
     if !has("strace") {
@@ -179,6 +186,7 @@ fn sweep(rows: &[Row], ask: impl Fn(&Init, Errno) -> Vec<String>) {
             wrong.extend(
                 served(&init, &[&["exec"], &SAY[..]].concat(), 7, "said\n", ("", "nothing fails any more")).err(),
             );
+            wrong.extend(half_records(&init));
             if !wrong.is_empty() {
                 failures.push(format!("{call} {} {n}: {wrong:#?} {injected:#?}", errno.0));
                 init = start(As::Subreaper, &["--grace", "1s"]);
@@ -402,7 +410,10 @@ fn a_keeper_without_memory_serves_its_job_to_the_end() {
     run("mkfifo", &[go.to_str().unwrap()]);
     let mark = mark("memory");
     let script = format!("read line < {}; yes {mark} | head -c 300000; exit 7", go.display());
-    let job = init.client(&["exec", "--keep", "--", "sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    // Its record has the command in full, and is larger than what it has left.
+    let long = "x".repeat(50_000);
+    let job =
+        init.client(&["exec", "--keep", "--", "sh", "-c", &script, &long]).stdout(Stdio::piped()).spawn().unwrap();
     let keeper = until("the keeper", || {
         let shell = *running(&mark).iter().find(|pid| Some(**pid) != Some(job.id() as i32))?;
         children(init.pid).into_iter().find(|pid| children(*pid).contains(&shell))

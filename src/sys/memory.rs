@@ -77,7 +77,14 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if offset(old).is_none() {
+        if let Some(start) = offset(old) {
+            // What grows is mostly the last one.
+            let end = Some(start + size).filter(|end| *end <= SIZE);
+            let resize = |end| USED.compare_exchange(start + layout.size(), end, Relaxed, Relaxed).is_ok();
+            if end.is_some_and(resize) {
+                return old;
+            }
+        } else {
             // SAFETY: it is from `System`, with this layout; the caller promises that `size` is not too large.
             let new = unsafe { System.realloc(old, layout, size) };
             if !new.is_null() {
