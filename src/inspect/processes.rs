@@ -10,7 +10,7 @@ use procfs::process::{Process as Entry, Stat, all_processes};
 use super::io_error;
 use crate::{
     base::{Pid, ProcId, Process},
-    sys::is_shortage,
+    sys::{is_shortage, process},
 };
 
 /// How often a look is tried for which something is short, and the pause in between.
@@ -182,7 +182,8 @@ fn select_below(root: Pid, all: Vec<Process>) -> Vec<Process> {
 }
 
 /// What a dead keeper's job left: our own orphans that are in its command's session or carry the job's mark
-/// (`KEY=VALUE`) in their environment, and all that is below them. With `all`, every orphan of ours that is not in `spare`.
+/// (`KEY=VALUE`) in their environment, and all that is below them. With `all`, every orphan of ours that is not in
+/// `spare`, nor a keeper or helper that the init has forked after us.
 pub fn strays(init: Pid, mark: &str, session: Option<Pid>, all: bool, spare: &[Pid]) -> Option<Vec<Process>> {
     let everything = everything()?;
     let is_stray = |process: &Process| {
@@ -194,7 +195,11 @@ pub fn strays(init: Pid, mark: &str, session: Option<Pid>, all: bool, spare: &[P
         };
         all || in_session() || is_marked()
     };
-    let orphan = |p: &&Process| p.parent == Some(init) && !spare.contains(&p.id.pid);
+    let program = |pid: Pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let me = process::me();
+    let (ours, since) = (program(me), everything.iter().find(|p| p.id.pid == me).map(|p| p.id.start));
+    let is_new_own = |p: &Process| since.is_none_or(|since| p.id.start >= since) && ours == program(p.id.pid);
+    let orphan = |p: &&Process| p.parent == Some(init) && !spare.contains(&p.id.pid) && !is_new_own(p);
     let roots: Vec<Process> = everything.iter().filter(orphan).filter(|p| is_stray(p)).cloned().collect();
     let inner = roots.iter().flat_map(|root| select_below(root.id.pid, everything.clone()));
     let mut found: Vec<Process> = inner.collect();
