@@ -2,6 +2,7 @@
 
 mod control;
 mod docker;
+mod doctor;
 mod exec;
 mod golden;
 mod hangfs;

@@ -192,7 +192,7 @@ pub fn explain_stepwise(pid: Pid, looker: &mut Looker, clocks: &mut Clocks, tell
     let base = format!("/proc/{pid}/task/{}", wait.thread.unwrap_or(pid));
     match fs::read_to_string(format!("{base}/syscall")) {
         Ok(text) => {
-            let mounts = looker.mounts(pid);
+            let mounts = looker.mounts_at(&base);
             if !wait.exiting {
                 match parse_call(&text) {
                     Some(Called::No) if wait.hangs() => wait.call = Some("page fault".into()),
@@ -207,6 +207,14 @@ pub fn explain_stepwise(pid: Pid, looker: &mut Looker, clocks: &mut Clocks, tell
             if wait.hangs() {
                 tell(&wait);
                 suspect(&mut wait, &base, mounts);
+                // Of several, those that it holds otherwise as well.
+                if wait.suspects.len() > 1 {
+                    let (held, _) = looker.files(pid);
+                    let is_held = |volume: &Volume| held.iter().any(|holder| holder.volume == *volume);
+                    if wait.suspects.iter().any(is_held) {
+                        wait.suspects.retain(is_held);
+                    }
+                }
             }
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
