@@ -144,6 +144,10 @@ fn a_hang_is_named_with_its_file_its_volume_and_its_time() {
         return;
     }
     mount_connections();
+    apart(hangs_are_named);
+}
+
+fn hangs_are_named() {
     for role in [As::Subreaper, As::Pid1] {
         for (script, op, file, words) in HANGS {
             let scratch = scratch();
@@ -179,6 +183,10 @@ fn a_page_fault_names_the_volume_that_is_mapped() {
     if !has("fuse") || !has("root") {
         return;
     }
+    apart(a_page_fault_is_named);
+}
+
+fn a_page_fault_is_named() {
     let scratch = scratch();
     let volume = HangFs::mount(&scratch.path().join("volume"));
     volume.put("mapped", &vec![b'x'; 1 << 20], 0o666);

@@ -405,7 +405,8 @@ fn string(base: &str, address: u64) -> Option<PathBuf> {
     Some(std::ffi::OsString::from_vec(bytes).into())
 }
 
-/// Where no file tells the volume: whose FUSE requests are waiting, else what remote volumes it maps.
+/// Where no file tells the volume: what remote volumes it maps, else whose FUSE requests are waiting; in a container, where
+/// that cannot be seen, every FUSE volume.
 fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
     let is_remote = |volume: &Volume| volume.is_remote();
     // A path may lead over a link elsewhere; the kernel function does not lie.
@@ -429,7 +430,7 @@ fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
     }
     if found.is_empty() && (in_fuse || wait.exiting) {
         let fuse = mounts.iter().filter_map(Mount::volume).filter(Volume::is_fuse);
-        found.extend(fuse.filter(|volume| volume.requests_waiting().is_some_and(|count| count > 0)));
+        found.extend(fuse.filter(|volume| volume.requests_waiting().is_none_or(|count| count > 0)));
     }
     found.sort();
     found.dedup();
