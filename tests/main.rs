@@ -4,6 +4,7 @@ mod acknowledged;
 mod causes;
 mod control;
 mod docker;
+mod doctor;
 mod exec;
 mod faults;
 mod frozen;

@@ -19,6 +19,11 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
+/// `1 job`, `2 jobs`.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// `12s`, `3m05s`, `5h10m`, `2d03h`: at most six characters for less than 100 days.
 pub(super) fn time(ms: u64) -> String {
     let seconds = ms / 1000;

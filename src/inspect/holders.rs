@@ -158,11 +158,16 @@ impl Looker {
 
     /// The mounts that `pid` sees, by their paths as they are for us.
     pub fn mounts(&mut self, pid: Pid) -> &[Mount] {
-        let namespace = fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap_or_default();
-        let root = fs::read_link(format!("/proc/{pid}/root")).unwrap_or_default();
+        self.mounts_at(&format!("/proc/{pid}"))
+    }
+
+    /// The same of a task by its directory.
+    pub(super) fn mounts_at(&mut self, base: &str) -> &[Mount] {
+        let namespace = fs::read_link(format!("{base}/ns/mnt")).unwrap_or_default();
+        let root = fs::read_link(format!("{base}/root")).unwrap_or_default();
         let ours = fs::read_link("/proc/self/ns/mnt").is_ok_and(|ours| ours == namespace);
         self.views.entry((namespace, root.clone())).or_insert_with(|| {
-            let mut mounts = mounts::mounts_of(pid).unwrap_or_default();
+            let mut mounts = mounts::mounts_at(base).unwrap_or_default();
             // The kernel shows a process's mounts below its root, but the paths of its files below our root.
             if root.is_absolute() && root.as_os_str() != "/" {
                 for mount in &mut mounts {
@@ -183,7 +188,6 @@ impl Looker {
     fn each_task(&mut self, pid: Pid, look: impl Fn(&Task, &[Mount], &mut Found)) -> Found {
         let mut found = Found::default();
         let leader = Task { pid, thread: None, comm: comm(pid), base: format!("/proc/{pid}") };
-        let mounts = self.mounts(pid);
         match state(&leader.base) {
             // A dead leader shows nothing; its threads have everything.
             Some('Z' | 'X') => {
@@ -191,6 +195,7 @@ impl Looker {
                 for thread in threads(pid).into_iter().filter(|thread| *thread != pid) {
                     let base = format!("/proc/{pid}/task/{thread}");
                     let mut of_thread = Found::default();
+                    let mounts = self.mounts_at(&base);
                     look(&Task { thread: Some(thread), base, ..leader.clone() }, mounts, &mut of_thread);
                     // They usually share it all.
                     found.0.extend(of_thread.0.into_iter().filter(|h| known.insert((h.how, h.path.clone()))));
@@ -199,7 +204,7 @@ impl Looker {
                     );
                 }
             }
-            Some(_) => look(&leader, mounts, &mut found),
+            Some(_) => look(&leader, self.mounts(pid), &mut found),
             None => {}
         }
         found

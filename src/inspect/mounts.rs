@@ -121,7 +121,12 @@ pub fn volumes() -> std::io::Result<Vec<Volume>> {
 
 /// Every mount that a process sees, oldest first, by their paths below that process's root.
 pub fn mounts_of(pid: Pid) -> std::io::Result<Vec<Mount>> {
-    Ok(parse(&fs::read(format!("/proc/{pid}/mountinfo"))?))
+    mounts_at(&format!("/proc/{pid}"))
+}
+
+/// The same of a task by its directory: a leader that has ended sees no mounts, its threads do.
+pub(super) fn mounts_at(base: &str) -> std::io::Result<Vec<Mount>> {
+    Ok(parse(&fs::read(format!("{base}/mountinfo"))?))
 }
 
 /// The mount that `path`, which must be absolute, is on. By its name only: nothing is asked, no link followed.

@@ -192,7 +192,7 @@ pub fn explain_stepwise(pid: Pid, looker: &mut Looker, clocks: &mut Clocks, tell
     let base = format!("/proc/{pid}/task/{}", wait.thread.unwrap_or(pid));
     match fs::read_to_string(format!("{base}/syscall")) {
         Ok(text) => {
-            let mounts = looker.mounts(pid);
+            let mounts = looker.mounts_at(&base);
             if !wait.exiting {
                 match parse_call(&text) {
                     Some(Called::No) if wait.hangs() => wait.call = Some("page fault".into()),
@@ -207,6 +207,14 @@ pub fn explain_stepwise(pid: Pid, looker: &mut Looker, clocks: &mut Clocks, tell
             if wait.hangs() {
                 tell(&wait);
                 suspect(&mut wait, &base, mounts);
+                // Of several, those that it holds otherwise as well.
+                if wait.suspects.len() > 1 {
+                    let (held, _) = looker.files(pid);
+                    let is_held = |volume: &Volume| held.iter().any(|holder| holder.volume == *volume);
+                    if wait.suspects.iter().any(is_held) {
+                        wait.suspects.retain(is_held);
+                    }
+                }
             }
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -397,7 +405,8 @@ fn string(base: &str, address: u64) -> Option<PathBuf> {
     Some(std::ffi::OsString::from_vec(bytes).into())
 }
 
-/// Where no file tells the volume: whose FUSE requests are waiting, else what remote volumes it maps.
+/// Where no file tells the volume: what remote volumes it maps, else whose FUSE requests are waiting; in a container, where
+/// that cannot be seen, every FUSE volume.
 fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
     let is_remote = |volume: &Volume| volume.is_remote();
     // A path may lead over a link elsewhere; the kernel function does not lie.
@@ -421,7 +430,7 @@ fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
     }
     if found.is_empty() && (in_fuse || wait.exiting) {
         let fuse = mounts.iter().filter_map(Mount::volume).filter(Volume::is_fuse);
-        found.extend(fuse.filter(|volume| volume.requests_waiting().is_some_and(|count| count > 0)));
+        found.extend(fuse.filter(|volume| volume.requests_waiting().is_none_or(|count| count > 0)));
     }
     if found.is_empty() && in_fuse {
         // Without fusectl, as in a container: it can only be one of these.

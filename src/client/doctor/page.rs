@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::report::{Report, Row, VolumeReport};
 use crate::{
     base::Pid,
-    client::text::{bytes, plain, short, time},
+    client::text::{bytes, count, plain, short, time},
     inspect::{Limits, Unseen},
 };
 
@@ -74,12 +74,9 @@ impl Page {
     }
 
     fn verdict(&mut self, report: &Report) {
-        let count = report.stuck.len();
         let mut parts = Vec::new();
-        match count {
-            0 => {}
-            1 => parts.push("one process hangs".to_string()),
-            _ => parts.push(format!("{count} processes hang")),
+        if !report.stuck.is_empty() {
+            parts.push(count(report.stuck.len() as u64, "process hangs", "processes hang"));
         }
         let silent = report.volumes.iter().filter(|volume| !volume.answers);
         parts.extend(silent.map(|volume| format!("{} does not answer", volume.volume.path.display())));
@@ -106,8 +103,9 @@ impl Page {
         }
         self.paragraph(0, 2, &about, Style::Plain);
         let jobs = report.jobs.iter().filter(|job| job.state != crate::proto::JobState::Ended).count();
-        let jobs = if init.answers { format!("; {jobs} jobs") } else { String::new() };
-        self.paragraph(0, 2, &format!("seen: {}, {}{jobs}", report.scope, report.processes.len()), Style::Plain);
+        let jobs = if init.answers { format!("; {}", count(jobs as u64, "job", "jobs")) } else { String::new() };
+        let processes = count(report.processes.len() as u64, "process", "processes");
+        self.paragraph(0, 2, &format!("seen: {processes}: {}{jobs}", report.scope), Style::Plain);
     }
 
     fn stuck(&mut self, report: &Report) {
@@ -160,8 +158,8 @@ impl Page {
             (None, Some(problem)) => text += &format!(": {problem}"),
             (None, None) => {}
         }
-        if let Some(count) = volume.requests_waiting.filter(|count| *count > 0) {
-            text += &format!("; {count} requests wait for its daemon");
+        if let Some(waiting) = volume.requests_waiting.filter(|waiting| *waiting > 0) {
+            text += &format!("; {} for its daemon", count(waiting, "request waits", "requests wait"));
         }
         let full = volume
             .space
@@ -351,7 +349,9 @@ fn line(row: &Row, depth: usize, inside: bool) -> String {
     let kernel = short(row.kernel.as_deref().unwrap_or("-"), 20);
     let role = row.role.as_ref().map(|role| format!("[{role}] ")).unwrap_or_default();
     let threads = if row.threads > 1 { format!(" ({} threads)", row.threads) } else { String::new() };
-    let name = row.command.as_deref().unwrap_or(&row.comm);
+    // What a keeper's command line says is its init's.
+    let is_keeper = row.role.as_ref().is_some_and(|role| role.starts_with("keeper"));
+    let name = row.command.as_deref().filter(|_| !is_keeper).unwrap_or(&row.comm);
     let indent = " ".repeat(2 * depth.min(DEPTH));
     let command = format!("{indent}{role}{}", plain(name));
     let head = format!("{:>7} {inner}{} {age:>6} {kernel:<20} ", row.pid, row.state);
