@@ -47,11 +47,33 @@ impl Link {
     /// The next message. Never blocks.
     pub fn receive(&self) -> Received {
         let mut buffer = [0; LARGEST];
-        match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+        let mut receive = || recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
+        // The other side has gone and had not read all from us: that is told once, and before what it had said
+        // (unix_release_sock in net/unix/af_unix.c).
+        let received = match receive() {
+            Err(nix::Error::ECONNRESET) => receive(),
+            other => other,
+        };
+        match received {
             Ok(0) => Received::Gone,
             Ok(size) => Received::Message(buffer[..size].to_vec()),
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => Received::Nothing,
             Err(_) => Received::Gone,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_before_the_end_arrives_though_an_order_crossed_it() {
+        let (ours, theirs) = Link::pair().unwrap();
+        theirs.send(b"ended").unwrap();
+        ours.send(b"stop").unwrap();
+        drop(theirs);
+        assert!(matches!(ours.receive(), Received::Message(message) if message == b"ended"));
+        assert!(matches!(ours.receive(), Received::Gone));
     }
 }

@@ -33,7 +33,11 @@ impl Turn<'_> {
             Action::ForkKeeper { job, source, name, prune } => self.fork_keeper(job, source, name, prune),
             Action::Tell { job, order } => {
                 let sent = self.keepers.get(&job).map(|keeper| keeper.link.send(&order.to_bytes()));
-                if let Some(Err(error)) = sent {
+                // One that has ended meanwhile is no news: what it said, and its end, are on their way.
+                let gone = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
+                if let Some(Err(error)) = sent
+                    && !gone.contains(&error.kind())
+                {
                     log::warn!("{job}: its keeper does not take orders: {error}");
                 }
             }
