@@ -5,10 +5,11 @@ use std::{fmt::Write, path::Path, process::Command};
 
 use crate::support::*;
 
-/// The kernel itself holds a volume for these, a moment longer than the process that it can be told from: a ring is
-/// taken apart by a kernel thread after an RCU grace period (io_uring/io_uring.c, `io_ring_exit_work`); sockets in a
-/// cycle wait for their collector (net/unix/garbage.c). Both then close files a tick later (`delayed_fput`).
-const LATE: [&str; 2] = ["ring-file", "sent-in-a-cycle"];
+/// For these the kernel itself holds a volume for a moment longer than the process lives: a ring is taken apart by a kernel
+/// thread after an RCU grace period (`io_ring_exit_work` in io_uring/io_uring.c), which may have to wait for a request in
+/// its worker too; sockets in a cycle wait for their collector (net/unix/garbage.c). Both then close files a tick later
+/// (`delayed_fput` in fs/file_table.c).
+const LATE: [&str; 3] = ["ring-file", "ring-read", "sent-in-a-cycle"];
 
 /// Who leaves something on the volumes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
