@@ -52,12 +52,12 @@ impl Mounts {
 enum Stop {
     Term,
     Shutdown,
-    OneJob,
+    Job,
     KillClient,
     Timeout,
 }
 
-const STOPS: [Stop; 5] = [Stop::Term, Stop::Shutdown, Stop::OneJob, Stop::KillClient, Stop::Timeout];
+const STOPS: [Stop; 5] = [Stop::Term, Stop::Shutdown, Stop::Job, Stop::KillClient, Stop::Timeout];
 
 fn random(below: u64) -> u64 {
     RandomState::new().hash_one(0) % below
@@ -84,7 +84,9 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
     let as_role = if role == As::Pid1 { &pid1[..] } else { &[] };
     let grace = if deaf { "20ms" } else { "30s" };
     let init = [as_role, &[LASTOUT, "--grace", grace, "--control", &control]].concat();
-    let mut init = Ours(mounts.command(&init).spawn().unwrap());
+    let mut init = Ours(mounts.command(&init).stderr(Stdio::piped()).spawn().unwrap());
+
+    let log = lines(init.0.stderr.take().unwrap());
 
     let client = |args: &[&str]| {
         let mut command = lastout(args);
@@ -118,7 +120,7 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
             Command::new("kill").arg(pid.to_string()).spawn().unwrap()
         }
         Stop::Shutdown => client(&["shutdown"]).spawn().unwrap(),
-        Stop::OneJob => client(&["stop", "journal"]).spawn().unwrap(),
+        Stop::Job => client(&["stop", "journal"]).spawn().unwrap(),
         Stop::KillClient => Command::new("kill").args(["-KILL", &exec.id().to_string()]).spawn().unwrap(),
         Stop::Timeout => Command::new("true").spawn().unwrap(),
     };
@@ -130,10 +132,13 @@ fn stop_once(mounts: &Mounts, scratch: &Path, role: As, stop: Stop, deaf: bool) 
     said.iter_mut().for_each(|line| line.truncate(line.trim_end().len()));
     assert!(wait(&mut stopping).success());
     let code = status(wait(&mut exec));
-    if matches!(stop, Stop::OneJob | Stop::KillClient | Stop::Timeout) {
+    if matches!(stop, Stop::Job | Stop::KillClient | Stop::Timeout) {
         assert!(client(&["shutdown"]).status().unwrap().success());
     }
     assert_eq!(status(wait(&mut init.0)), 0);
+    let log: Vec<String> = log.iter().collect();
+    // Not even when its end crosses the order to end.
+    assert!(!log.iter().any(|line| line.contains("keeper died")), "{role:?} {stop:?} deaf {deaf}: {log:#?}");
 
     // One try: nothing holds it. What was read before is not what is on the disk.
     mounts.must(&["umount", &volume]);

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     ffi::CString,
     fs::File,
+    io::ErrorKind,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
     time::{Duration, SystemTime},
 };
@@ -50,6 +51,8 @@ impl Turn<'_> {
             Action::ForkKeeper { job, source, name, prune } => self.fork_keeper(job, source, name, prune),
             Action::Tell { job, order } => match self.keepers.get(&job).map(|k| k.link.send(&order.to_bytes())) {
                 Some(Err(error)) if is_shortage(&error) => self.later(Action::Tell { job, order }),
+                // One that has ended meanwhile is no news: what it said, and its end, are on their way.
+                Some(Err(error)) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
                 Some(Err(error)) => {
                     log::warn!("{job}: its keeper does not take orders: {}", crate::sys::errno(&error));
                 }
