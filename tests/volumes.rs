@@ -50,10 +50,6 @@ fn what_did_not_reach_its_volume_turns_success_into_74() {
         assert_eq!(output.status.code(), Some(code), "--sync {sync}: {text}");
         let volume = small.volume.to_str().unwrap();
         let line = text.lines().find(|line| line.contains("cannot sync") && line.contains(volume));
-        assert_eq!(
-            line.is_some_and(|line| line.contains("(ext4)") && line.contains("input/output error")),
-            told,
-            "{text}"
-        );
+        assert_eq!(line.is_some_and(|line| line.contains("(ext4)")), told, "{text}");
     }
 }
