@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::support::{
-    hangfs::{HangFs, Op, mount_connections},
+    hangfs::{HangFs, Op, apart, mount_connections},
     *,
 };
 
@@ -32,10 +32,11 @@ fn says_where(line: &str, volume: &Path, call: &str) {
     }
 }
 
-fn both_roles(test: impl Fn(As)) {
+/// As both, with mounts of its own: other tests' lastouts sync what they see when they leave.
+fn both_roles(test: impl Fn(As) + Sync) {
     for role in [As::Subreaper, As::Pid1] {
         if has("root") && has("fuse") {
-            test(role);
+            apart(|| test(role));
         }
     }
 }
@@ -138,18 +139,20 @@ fn a_subreaper_leaves_behind_what_does_not_end_and_says_what_and_where() {
     if !has("root") || !has("fuse") {
         return;
     }
-    let scratch = scratch();
-    let volume = frozen(&scratch, &[Op::Write]);
-    let go = scratch.path().join("go");
-    let main = format!("setsid {} & until [ -e {} ]; do sleep 0.01; done; exit 3", writer(&volume), go.display());
-    let args = ["--grace", "100ms", "--stuck-timeout", "4s", "--", "sh", "-c", &main];
-    // (Not `Command::output`: who is stuck holds its pipes, too.)
-    let mut init = Init::start(As::Subreaper, &args);
-    volume.until_waiting(Op::Write, "file");
-    std::fs::write(&go, "").unwrap();
-    for part in ["SIGKILL has not ended pid ", "left behind: pid "] {
-        says_where(&init.log(part), &volume.path, "write");
-    }
-    assert_eq!(status(wait(&mut init.child)), 125);
-    volume.thaw();
+    apart(|| {
+        let scratch = scratch();
+        let volume = frozen(&scratch, &[Op::Write]);
+        let go = scratch.path().join("go");
+        let main = format!("setsid {} & until [ -e {} ]; do sleep 0.01; done; exit 3", writer(&volume), go.display());
+        let args = ["--grace", "100ms", "--stuck-timeout", "4s", "--", "sh", "-c", &main];
+        // (Not `Command::output`: who is stuck holds its pipes, too.)
+        let mut init = Init::start(As::Subreaper, &args);
+        volume.until_waiting(Op::Write, "file");
+        std::fs::write(&go, "").unwrap();
+        for part in ["SIGKILL has not ended pid ", "left behind: pid "] {
+            says_where(&init.log(part), &volume.path, "write");
+        }
+        assert_eq!(status(wait(&mut init.child)), 125);
+        volume.thaw();
+    });
 }
