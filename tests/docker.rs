@@ -2,6 +2,7 @@
 
 mod engine;
 mod examples;
+mod frozen;
 mod leaving;
 mod rights;
 mod signals;
