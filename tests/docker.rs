@@ -3,6 +3,7 @@
 mod causes;
 mod engine;
 mod examples;
+mod frozen;
 mod leaving;
 mod rights;
 mod signals;

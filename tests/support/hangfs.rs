@@ -110,7 +110,10 @@ impl HangFs {
         let shared = self.shared.clone();
         std::thread::spawn(move || {
             let is_on = |state: &mut State| state.freezes == freeze && !state.frozen.is_empty();
-            let (mut state, waited) = shared.changed.wait_timeout_while(shared.lock(), LONGEST, is_on).unwrap();
+            let (mut state, waited) = shared
+                .changed
+                .wait_timeout_while(shared.lock(), LONGEST, is_on)
+                .unwrap_or_else(PoisonError::into_inner);
             if waited.timed_out() {
                 state.overdue = true;
                 state.thaw();
@@ -149,7 +152,8 @@ impl HangFs {
         let state = self.shared.lock();
         let (state, waited) =
             self.shared.changed.wait_timeout_while(state, PATIENCE, |state| !is_there(state)).unwrap();
-        let held: Vec<_> = state.held.iter().map(|request| (request.op, &request.path)).collect();
+        let held: Vec<_> = state.held.iter().map(|request| (request.op, request.path.clone())).collect();
+        drop(state);
         assert!(!waited.timed_out(), "waited in vain for {op:?} {path}; held are {held:?}");
     }
 
