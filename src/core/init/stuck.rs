@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// After a stop: what ends at once is not worth a look.
-const FIRST_LOOK: Duration = Duration::from_millis(1500);
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Between two looks that find nothing, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// After the grace, for what only an abort ends.

@@ -308,13 +308,13 @@ fn what_hangs_is_named_while_it_has_its_grace_and_again_after_it() {
     let mut bench = Bench::new(config(Role::Subreaper, true));
     bench.term();
     bench.take();
-    bench.now = 1499;
+    bench.now = 999;
     bench.step(Event::Tick);
     assert_eq!(bench.take(), []);
     bench.next_deadline();
-    assert_eq!((bench.now, bench.take()), (1500, vec![Action::Explain { all: false }]));
+    assert_eq!((bench.now, bench.take()), (1000, vec![Action::Explain { all: false }]));
     // One that does not come back is not asked again.
-    bench.now = 1600;
+    bench.now = 1100;
     bench.step(Event::Tick);
     assert_eq!(bench.take(), []);
     bench.step(Event::Explained(vec![stuck(MAIN, "nfs4")]));
@@ -322,7 +322,7 @@ fn what_hangs_is_named_while_it_has_its_grace_and_again_after_it() {
     assert!(bench.orders.iter().any(named));
     bench.take();
     bench.next_deadline();
-    assert_eq!((bench.now, bench.take()), (6600, vec![Action::Explain { all: false }]));
+    assert_eq!((bench.now, bench.take()), (6100, vec![Action::Explain { all: false }]));
 }
 
 #[test]
