@@ -266,3 +266,21 @@ fn a_log_on_a_volume_that_hangs_stops_nobody_and_is_written_when_it_thaws() {
         volume.unmount().unwrap_or_else(|error| panic!("{role:?}: something is left on it: {error}"));
     }
 }
+
+#[test]
+fn a_bug_is_survived_though_nobody_reads_of_it() {
+    let scratch = scratch();
+    let (stderr, stderr_write) = full_pipe();
+    let control = scratch.path().join("c");
+    // Not a shell: it would say on standard error that its child was killed.
+    let main = "$SIG{USR1} = sub { exit 6 }; $| = 1; print qq(up\\n); sleep 1 while 1";
+    let mut command = lastout(&["--control", control.to_str().unwrap(), "--", "perl", "-e", main]);
+    command.env("LASTOUT_TEST_PANIC", "1").stdout(Stdio::piped()).stderr(stderr_write);
+    let mut init = command.spawn().unwrap();
+    init.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    run("kill", &["-s", "PWR", &init.id().to_string()]);
+    until("the end of control", || (!control.join("control").exists()).then_some(()));
+    run("kill", &["-s", "USR1", &init.id().to_string()]);
+    assert_eq!(status(wait(&mut init)), 6);
+    drop(stderr);
+}

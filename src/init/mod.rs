@@ -61,6 +61,8 @@ pub struct Plan {
 
 /// Is the init, until everything has ended. Answers with the exit code.
 pub fn run(plan: Plan, mut original: Original) -> u8 {
+    // The standard library's words would wait for room on standard error.
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     original.reap_children();
     if let Err(reason) = settle_with_parent(&plan) {
         log::error!("{reason}");
