@@ -98,9 +98,14 @@ impl Control {
         let Some(lock) = dir.lock()? else { return Err(Unusable::Taken) };
         // What a dead init left: its FIFO has no reader any more, its requests no keeper.
         make_way_for_fifo(&dir)?;
-        let requests = make_directory(&dir, files::REQUESTS)?;
-        remove_requests(&requests);
-        make_directory(&dir, files::JOBS)?;
+        let is_new = dir.make_dir(files::REQUESTS)?;
+        let requests = directory(&dir, files::REQUESTS)?;
+        if !is_new {
+            remove_requests(&requests);
+        }
+        if !dir.make_dir(files::JOBS)? {
+            directory(&dir, files::JOBS)?;
+        }
         dir.make_fifo(files::CONTROL)?;
         let fifo = dir.open_fifo(files::CONTROL, Access::Both, None)?;
         Ok(Control { path, dir, fifo, lock, requests, made })
@@ -130,11 +135,9 @@ impl Control {
         self.requests.dir(&request.to_string())?.open_fifo(files::REPLY, Access::Write, None)
     }
 
-    /// Writes main's record, where it will stay.
-    pub(super) fn keep_main_record(&self, record: &Record) {
-        if !self.made {
-            self.keep_record(record);
-        }
+    /// Whether it was there before us, and stays: with records and kept output.
+    pub(super) fn stays(&self) -> bool {
+        !self.made
     }
 
     /// Writes a record.
@@ -158,10 +161,15 @@ impl Control {
     /// Removes what this init made. Records and kept output stay if the directory was somebody's before.
     pub(super) fn release(&self) {
         self.hide();
-        remove_requests(&self.requests);
-        let _ = self.dir.remove_dir(files::REQUESTS);
+        // Usually they are empty.
+        if self.dir.remove_dir(files::REQUESTS).is_err() {
+            remove_requests(&self.requests);
+            let _ = self.dir.remove_dir(files::REQUESTS);
+        }
         if self.made {
-            let _ = self.dir.remove_tree(files::JOBS);
+            if self.dir.remove_dir(files::JOBS).is_err() {
+                let _ = self.dir.remove_tree(files::JOBS);
+            }
             let _ = std::fs::remove_dir(&self.path);
         }
     }
@@ -200,9 +208,8 @@ fn is_on_root(dir: &Dir) -> bool {
     root.is_ok_and(|root| dir.device().is_ok_and(|device| device == root))
 }
 
-/// A directory of ours in the control directory, which may be there already.
-fn make_directory(dir: &Dir, name: &str) -> Result<Dir, Unusable> {
-    dir.make_dir(name)?;
+/// A directory of ours in the control directory, which may have been there already.
+fn directory(dir: &Dir, name: &str) -> Result<Dir, Unusable> {
     dir.dir(name).or_else(|error| because(format!("{name} in it: {}", crate::sys::errno(&error))))
 }
 

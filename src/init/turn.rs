@@ -42,6 +42,9 @@ const FIFO_BUFFER: usize = 4096;
 /// An init that gives up waits so long for its log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
+/// When nothing has happened for so long, there is time to count what the OOM killer did before.
+const FIRST_COUNT: Duration = Duration::from_millis(20);
+
 /// A keeper, while it lives.
 #[derive(Debug)]
 struct Keeper {
@@ -197,16 +200,14 @@ impl<'a> Turn<'a> {
     pub(super) fn run(&mut self) -> End {
         self.facts.push_back(Event::Begin);
         self.until_quiet();
-        // A container's own memory group has been made for it, so nobody was killed in it before; but not PID 1, we
-        // are one of many. Main is on its way: this costs it nothing.
-        if process::me() != Pid::INIT {
-            self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
-        }
         self.let_go();
         // Children may be there already, if lastout was executed by a process that had some.
         self.reap();
         self.until_quiet();
         let mut ready = Vec::new();
+        // A container's own memory group has been made for it, so nobody was killed in it before; but not PID 1, we
+        // are one of many. What main does first is not to wait for this count.
+        let mut has_counted = process::me() == Pid::INIT;
         loop {
             if let Some(code) = self.code {
                 return End::Over(code);
@@ -215,10 +216,17 @@ impl<'a> Turn<'a> {
                 return End::NoMemory;
             }
             let deadline = self.core.deadline().into_iter().chain(self.again_at).min();
-            let timeout = deadline.map(|deadline| deadline.since(clock::now()));
+            let mut timeout = deadline.map(|deadline| deadline.since(clock::now()));
+            if !has_counted {
+                timeout = Some(timeout.map_or(FIRST_COUNT, |timeout| timeout.min(FIRST_COUNT)));
+            }
             ready.clear();
             if let Err(error) = self.poller.wait(timeout, |token| ready.extend(Token::unpack(token))) {
                 log::error!("cannot wait for events: {error}");
+            }
+            if !has_counted && ready.is_empty() {
+                has_counted = true;
+                self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
             }
             // The order of `Token`'s declaration: signals and ends, then keepers, the FIFO last.
             ready.sort_unstable();

@@ -48,7 +48,7 @@ pub struct Cpu {
 /// The limits of `pid`.
 pub fn limits(pid: Pid) -> Limits {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    let mounts = fs::read("/proc/self/mountinfo").map(|text| mounts::parse(&text)).unwrap_or_default();
+    let mounts = super::whole("/proc/self/mountinfo").map(|text| mounts::parse(&text)).unwrap_or_default();
     limits_from(&groups, &mounts)
 }
 
@@ -81,7 +81,7 @@ impl OomCounter {
     /// Ours; `None` where no memory group is seen.
     pub fn find() -> Option<OomCounter> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let mounts = mounts::parse(&fs::read("/proc/self/mountinfo").ok()?);
+        let mounts = mounts::parse(&super::whole("/proc/self/mountinfo").ok()?);
         let v2 = Group::find(&groups, &mounts, "").filter(|group| group.has("memory.events"));
         let v1 = || Group::find(&groups, &mounts, "memory").filter(|group| group.has("memory.oom_control"));
         v2.map(|group| OomCounter { group, version: 2 }).or_else(|| Some(OomCounter { group: v1()?, version: 1 }))

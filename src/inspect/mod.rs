@@ -28,6 +28,14 @@ pub use processes::{below, command_lines, directory_owner, everything, inner_pid
 pub use unseen::Unseen;
 pub use waits::{Clocks, Wait, explain, explain_stepwise, glance};
 
+/// A file of `/proc` whole, in as few reads as it takes: it does not tell its size, so `std::fs::read` would ask for a
+/// few bytes at first.
+fn whole(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(16 * 1024);
+    std::io::Read::read_to_end(&mut std::fs::File::open(path)?, &mut bytes)?;
+    Ok(bytes)
+}
+
 /// What the system said, if it was the system.
 fn io_error(error: procfs::ProcError) -> std::io::Error {
     match error {

@@ -116,7 +116,7 @@ impl Mount {
 
 /// Every volume of this mount namespace, oldest first.
 pub fn volumes() -> std::io::Result<Vec<Volume>> {
-    Ok(parse(&fs::read("/proc/self/mountinfo")?).iter().filter_map(Mount::volume).collect())
+    Ok(parse(&super::whole("/proc/self/mountinfo")?).iter().filter_map(Mount::volume).collect())
 }
 
 /// Every mount that a process sees, oldest first, by their paths below that process's root.
@@ -126,7 +126,7 @@ pub fn mounts_of(pid: Pid) -> std::io::Result<Vec<Mount>> {
 
 /// The same of a task by its directory: a leader that has ended sees no mounts, its threads do.
 pub(super) fn mounts_at(base: &str) -> std::io::Result<Vec<Mount>> {
-    Ok(parse(&fs::read(format!("{base}/mountinfo"))?))
+    Ok(parse(&super::whole(&format!("{base}/mountinfo"))?))
 }
 
 /// The mount that `path`, which must be absolute, is on. By its name only: nothing is asked, no link followed.

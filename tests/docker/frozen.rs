@@ -3,7 +3,7 @@
 use std::{
     fs,
     process::{Child, Stdio},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::engine::*;

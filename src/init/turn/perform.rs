@@ -115,7 +115,7 @@ impl Turn<'_> {
             Action::Release => {
                 if let Some(control) = &self.control {
                     if let Some(record) = &self.main_record {
-                        control.keep_main_record(record);
+                        control.keep_record(record);
                     }
                     control.release();
                 }
@@ -139,7 +139,9 @@ impl Turn<'_> {
 
     /// Keeps it, and tells those who follow. One that does not read misses some, and sees it by the numbers.
     fn note(&mut self, what: Happening) {
-        if let Happening::Ended { job: Subject::Main, exit, cause, wall_us, usage, .. } = &what {
+        if let Happening::Ended { job: Subject::Main, exit, cause, wall_us, usage, .. } = &what
+            && self.control.as_ref().is_some_and(Control::stays)
+        {
             self.main_record = Some(Record {
                 command: self.plan.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect(),
                 started: time(self.started),
