@@ -77,10 +77,11 @@ pub fn run(mut original: Original) -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();
     let first = words.get(1).and_then(|word| word.to_str());
     let Some(called) = SUBCOMMANDS.iter().find(|subcommand| Some(subcommand.name) == first) else {
-        return match top().try_get_matches_from(&words).and_then(|matches| init::Arguments::from_arg_matches(&matches))
-        {
+        let parsed = init::command().try_get_matches_from(&words);
+        return match parsed.and_then(|matches| init::Arguments::from_arg_matches(&matches)) {
             Ok(arguments) => arguments.run(original),
-            Err(error) => usage(&error, &original),
+            // The list of subcommands is only made for help.
+            Err(error) => usage(&top().try_get_matches_from(&words).err().unwrap_or(error), &original),
         };
     };
     let subcommand_words = std::iter::once(&words[0]).chain(&words[2..]);

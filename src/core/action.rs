@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use super::Phase;
+
 use crate::{
     base::{JobId, Name, Pgid, Pid, RequestId, Signal},
     proto::{Happening, Order, Reply},
@@ -118,6 +120,8 @@ pub enum Action {
     DropHalfLine,
     /// Remove the control FIFO and what belongs to it, and give the terminal back.
     Release,
+    /// Say where it is.
+    Enter(Phase),
     /// Leave, with this code.
     Exit(u8),
     /// Say something.

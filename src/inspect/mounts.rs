@@ -119,6 +119,19 @@ pub fn volumes() -> std::io::Result<Vec<Volume>> {
     Ok(parse(&super::whole("/proc/self/mountinfo")?).iter().filter_map(Mount::volume).collect())
 }
 
+/// Those of them that are remote. For an init that leaves: what is not, costs no more than a look at its kind.
+pub fn remote_volumes() -> std::io::Result<Vec<Volume>> {
+    let text = super::whole("/proc/self/mountinfo")?;
+    let lines = text.split(|b| *b == b'\n').filter(|line| kind(line).is_some_and(is_remote));
+    Ok(lines.filter_map(line).filter_map(|mount| mount.volume()).collect())
+}
+
+/// The filesystem's type in a line.
+fn kind(line: &[u8]) -> Option<&str> {
+    let after = line.windows(3).position(|three| three == b" - ")? + 3;
+    std::str::from_utf8(line[after..].split(|b| *b == b' ').next()?).ok()
+}
+
 /// Every mount that a process sees, oldest first, by their paths below that process's root.
 pub fn mounts_of(pid: Pid) -> std::io::Result<Vec<Mount>> {
     mounts_at(&format!("/proc/{pid}"))
@@ -218,6 +231,8 @@ torn line\n";
         let paths: Vec<_> = volumes.iter().map(|volume| volume.path.to_string_lossy()).collect();
         assert_eq!(paths, ["/data", "/data/in ner\\x", "/scratch", "/etc/hosts", "/data2\u{fffd}"]);
         assert_eq!(volumes.iter().map(Volume::is_remote).collect::<Vec<_>>(), [true, true, false, false, true]);
+        let kinds: Vec<_> = MOUNTINFO.split(|b| *b == b'\n').filter_map(kind).collect();
+        assert_eq!(kinds, ["ext4", "proc", "tmpfs", "fuse.sshfs", "nfs4", "tmpfs", "ext4", "fuse"]);
         assert_eq!(volumes[0].fuse_connection(), Some(50));
         assert_eq!(volumes[1].fuse_connection(), None);
     }

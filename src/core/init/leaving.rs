@@ -12,7 +12,7 @@ use crate::{
 impl Init {
     pub(super) fn enter(&mut self, now: Tick, phase: Phase, orders: &mut Vec<Action>) {
         debug_assert!(phase > self.phase, "{:?} after {:?}", phase, self.phase);
-        orders.push(Action::Log(Level::Debug, format!("{:?} -> {phase:?}", self.phase)));
+        orders.push(Action::Enter(phase));
         self.phase = phase;
         match phase {
             // As PID 1 the kernel has just said that nobody else is in the namespace.

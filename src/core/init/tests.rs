@@ -60,7 +60,10 @@ impl Bench {
 
     /// The orders since the last call, what is only said left out.
     fn take(&mut self) -> Vec<Action> {
-        self.orders.drain(..).filter(|order| !matches!(order, Action::Log(..) | Action::Note(..))).collect()
+        self.orders
+            .drain(..)
+            .filter(|order| !matches!(order, Action::Log(..) | Action::Note(..) | Action::Enter(_)))
+            .collect()
     }
 
     fn term(&mut self) {
@@ -655,6 +658,7 @@ impl World {
             | Action::TellSyncing { .. }
             | Action::Release
             | Action::Log(..)
+            | Action::Enter(_)
             | Action::Note(..)
             | Action::History(_)
             | Action::Follow(_) => {}

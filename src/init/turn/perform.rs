@@ -1,11 +1,14 @@
 //! Orders become system calls. None of it may block.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::BTreeSet,
     ffi::CString,
     fs::File,
     io::ErrorKind,
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    os::{
+        fd::AsRawFd,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -123,6 +126,7 @@ impl Turn<'_> {
                     let _ = tty::take_foreground(terminal);
                 }
             }
+            Action::Enter(phase) => log::debug!("now {phase:?}"),
             Action::Exit(code) => self.code = Some(code),
             Action::Log(level, text) => say(level, &text),
             Action::Note(level, what) => {
@@ -421,16 +425,12 @@ impl Turn<'_> {
 
     /// One helper for each volume, so that one that hangs holds up no other.
     fn sync(&mut self) {
-        let wanted = |volume: &inspect::Volume| match self.plan.sync {
-            Sync::Auto => volume.is_remote(),
-            Sync::All => true,
-            Sync::None => false,
-        };
         let in_vain = |error: &std::io::Error| format!("volumes were not synced: {}", crate::sys::errno(error));
         if self.to_sync.is_none() {
             let volumes = match self.plan.sync {
                 Sync::None => Ok(Vec::new()),
-                Sync::Auto | Sync::All => inspect::volumes(),
+                Sync::Auto => inspect::remote_volumes(),
+                Sync::All => inspect::volumes(),
             };
             let mut volumes = match volumes {
                 Ok(volumes) => volumes,
@@ -442,7 +442,7 @@ impl Turn<'_> {
             };
             // One filesystem may be mounted at several places.
             let mut devices = BTreeSet::new();
-            volumes.retain(|volume| wanted(volume) && devices.insert(volume.device.clone()));
+            volumes.retain(|volume| devices.insert(volume.device.clone()));
             self.facts.push_back(Event::Syncing(volumes.iter().map(helper::volume_name).collect()));
             self.to_sync = Some(volumes);
         }
@@ -484,24 +484,24 @@ impl Turn<'_> {
     }
 }
 
-/// The init's own environment in its order, where the control directory is, and what a job adds.
+/// The init's own environment in its order, where the control directory is, and what a job adds: the last word counts.
 fn environment(control: &Control, own: &[Vec<u8>]) -> Vec<CString> {
-    let key = |entry: &[u8]| entry.split(|b| *b == b'=').next().unwrap_or_default().to_vec();
-    let mut all: Vec<Vec<u8>> = Vec::new();
-    let mut places: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-    let mut set = |entry: Vec<u8>| match places.entry(key(&entry)) {
-        btree_map::Entry::Occupied(place) => all[*place.get()] = entry,
-        btree_map::Entry::Vacant(place) => {
-            place.insert(all.len());
-            all.push(entry);
-        }
-    };
-    for (name, value) in std::env::vars_os() {
-        set([name.as_bytes(), b"=", value.as_bytes()].concat());
-    }
-    set([place::VARIABLE.as_bytes(), b"=", control.path.as_os_str().as_bytes()].concat());
-    own.iter().cloned().for_each(set);
-    all.into_iter().filter_map(|entry| CString::new(entry).ok()).collect()
+    let place = [place::VARIABLE.as_bytes(), b"=", control.path.as_os_str().as_bytes()].concat();
+    let added: Vec<&[u8]> = std::iter::once(&place).chain(own).map(Vec::as_slice).collect();
+    let sets = |entry: &[u8], name: &[u8]| entry.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&b'='));
+    let name = |entry: &[u8]| entry.split(|b| *b == b'=').next().unwrap_or_default().to_vec();
+    let inherited = std::env::vars_os().filter(|(name, _)| !added.iter().any(|entry| sets(entry, name.as_bytes())));
+    let inherited = inherited.map(|(name, value)| {
+        // With room for the NUL that is to come.
+        let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
+        entry.extend_from_slice(name.as_bytes());
+        entry.push(b'=');
+        entry.extend_from_slice(value.as_bytes());
+        entry
+    });
+    let again = |at: usize| added[at + 1..].iter().any(|later| sets(later, &name(added[at])));
+    let last = (0..added.len()).filter(|at| !again(*at)).map(|at| added[at].to_vec());
+    inherited.chain(last).filter_map(|entry| CString::new(entry).ok()).collect()
 }
 
 /// What only the request's file knows of a queued job. In a helper.
