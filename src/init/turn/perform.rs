@@ -5,10 +5,7 @@ use std::{
     ffi::CString,
     fs::File,
     io::ErrorKind,
-    os::{
-        fd::AsRawFd,
-        unix::ffi::{OsStrExt, OsStringExt},
-    },
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
     time::{Duration, SystemTime},
 };
 
