@@ -140,11 +140,14 @@ fn kinds() -> Vec<String> {
     all.split_whitespace().map(String::from).collect()
 }
 
-/// The rounds of one kind; says how many found a volume busy.
+/// The rounds of one kind that found a volume busy; says how many, and for how long.
 fn rounds_of(what: &str, count: u32, mut one: impl FnMut(bool) -> Round) -> Vec<Round> {
     let rounds: Vec<Round> = (0..count).map(|number| one(number % 2 == 1)).collect();
     let busy: Vec<Round> = rounds.into_iter().filter(Round::is_busy).collect();
-    println!("{what}: {} of {count} busy for a moment", busy.len());
+    let times =
+        busy.iter().flat_map(|round| &round.volumes).filter_map(|volume| volume.split(' ').nth(1)?.parse().ok());
+    let longest: u32 = times.max().unwrap_or(0);
+    println!("{what}: {} of {count} busy, for at most {} ms", busy.len(), longest.div_ceil(1000));
     busy
 }
 

@@ -15,9 +15,12 @@ pub fn note_lingering(seen: &mut [Process]) {
     for process in seen.iter_mut().filter(|process| !process.is_dead()) {
         let pid = process.id.pid;
         // A dead leader shows nothing; its threads have everything.
-        let tasks = if process.state == 'Z' { threads(pid) } else { vec![pid] };
+        let tasks = match process.state {
+            'Z' => threads(pid).iter().map(|thread| format!("/proc/{pid}/task/{thread}")).collect(),
+            _ => vec![format!("/proc/{pid}")],
+        };
         process.lingers = tasks.iter().any(|task| {
-            let lingers = lingers(&format!("/proc/{pid}/task/{task}"), &mut left);
+            let lingers = lingers(task, &mut left);
             // What has just gone is no reason.
             lingers.unwrap_or_else(|error| Unseen::new(pid, "", "", &error).is_some())
         });
