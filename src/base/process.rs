@@ -17,6 +17,8 @@ pub struct Process {
     pub threads: i64,
     /// The command's name (at most 15 bytes).
     pub comm: String,
+    /// The kernel may hold its files for a moment longer than it lives. Only looks that are to end processes tell.
+    pub lingers: bool,
 }
 
 impl Process {

@@ -105,6 +105,8 @@ pub enum Action {
         /// Where it is mounted.
         volume: String,
     },
+    /// Have a helper wait until the kernel has let go of what ended processes held. Answered by `KernelLetGo`.
+    AwaitKernel,
     /// Have helpers name who else holds volumes. Answered by `Counted`.
     Census,
     /// Have what was written to volumes reach them. Answered by `Syncing`.

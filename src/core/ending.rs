@@ -156,7 +156,7 @@ mod tests {
 
     fn process(pid: i32, parent: i32, state: char) -> Process {
         let id = ProcId { pid: Pid::new(pid).unwrap(), start: 1 };
-        Process { id, parent: Pid::new(parent), group: 0, state, threads: 1, comm: "x".into() }
+        Process { id, parent: Pid::new(parent), group: 0, state, threads: 1, comm: "x".into(), lingers: false }
     }
 
     fn at(ms: u64) -> Tick {

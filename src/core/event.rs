@@ -74,6 +74,8 @@ pub enum Event {
     WatchedEnded(Pid),
     /// The answer to [`super::Action::Explain`].
     Explained(Vec<Stuck>),
+    /// The answer to [`super::Action::AwaitKernel`]: it has, or not in time.
+    KernelLetGo,
     /// The answer to [`super::Action::Census`]: who else holds volumes, and what could not be inspected.
     Counted(Vec<String>),
     /// The answer to [`super::Action::Sync`]: these volumes are being synced.

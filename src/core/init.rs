@@ -123,6 +123,8 @@ pub struct Init {
     sync_failed: bool,
     explaining: Explaining,
     last_seen: Vec<Process>,
+    /// Of somebody who has been seen, the kernel may hold files a moment longer.
+    lingers: bool,
     /// Not PID 1, and a job's tree is stuck: when to leave without it.
     give_up_at: Option<Tick>,
     gave_up: bool,
@@ -157,6 +159,7 @@ impl Init {
             sync_failed: false,
             explaining: Explaining::default(),
             last_seen: Vec::new(),
+            lingers: false,
             give_up_at: None,
             gave_up: false,
             bad_lines: Default::default(),
@@ -272,6 +275,11 @@ impl Init {
                 self.somebody_ended(now);
             }
             Event::Explained(found) => self.explained(now, found, orders),
+            Event::KernelLetGo => {
+                if self.phase == Phase::Census {
+                    self.begin_census(now, orders);
+                }
+            }
             Event::Counted(told) => {
                 orders.extend(told.into_iter().map(|text| Action::Log(Level::Info, text)));
                 if self.phase == Phase::Census {

@@ -87,6 +87,8 @@ pub enum JobAction {
         /// What is left.
         left: Vec<Leftover>,
     },
+    /// Wait until the kernel has let go of what the tree held.
+    AwaitKernel,
     /// The tree is empty: write the record and exit.
     Finish {
         /// How the command ended, if it ran.
@@ -121,6 +123,8 @@ pub struct Job {
     reported: bool,
     told_ending: bool,
     stuck_told: Option<Tick>,
+    /// Of somebody who has been seen, the kernel may hold files a moment longer.
+    lingers: bool,
 }
 
 impl Job {
@@ -140,6 +144,7 @@ impl Job {
             reported: false,
             told_ending: false,
             stuck_told: None,
+            lingers: false,
         }
     }
 
@@ -259,6 +264,7 @@ impl Job {
 
     fn looked(&mut self, now: Tick, seen: &[Process], orders: &mut Vec<JobAction>) {
         let State::Ending(ending) = &mut self.state else { return };
+        self.lingers |= seen.iter().any(|process| process.lingers);
         if !self.told_ending {
             self.told_ending = true;
             orders.push(JobAction::TellEnding);
@@ -283,6 +289,9 @@ impl Job {
     fn finish(&mut self, orders: &mut Vec<JobAction>) {
         let cause = self.cause.clone().unwrap_or(Cause::Exited);
         self.state = State::Ended;
+        if self.lingers {
+            orders.push(JobAction::AwaitKernel);
+        }
         // The init first: what the client asks for next (the same name again) finds the job ended.
         orders.push(JobAction::Finish { exit: self.exit, cause: cause.clone() });
         if !self.reported {

@@ -12,7 +12,7 @@ use crate::base::Tick;
 /// | Running | main, jobs | main ends; SIGTERM; `shutdown`; in hold SIGINT too |
 /// | Stopping | main, jobs and the engine's processes were asked to end | none of them is left |
 /// | Sweeping | everything else is asked, then forced | nothing is left |
-/// | Census | what is left is named | always |
+/// | Census | the kernel lets go of what those who were seen held; what is left is named | always |
 /// | Syncing | network and FUSE volumes take what was written | they have, or said why not |
 /// | Releasing | FIFO and directory go, the terminal is given back | always |
 /// | Gone | | |
@@ -24,7 +24,7 @@ pub enum Phase {
     Stopping,
     /// Everything else is ending.
     Sweeping,
-    /// A last look.
+    /// Waiting for the kernel, and a last look.
     Census,
     /// Waiting for volumes.
     Syncing,

@@ -40,6 +40,8 @@ pub(super) enum Question {
     Look,
     /// What hangs.
     Explain,
+    /// Whether the kernel has let go of what ended processes held.
+    Late,
     /// Who else holds volumes.
     Census,
     /// Whether this volume has taken what was written.
@@ -90,6 +92,7 @@ impl Helper {
                     .map(|(job, process)| Stuck { job, process })
                     .collect(),
             ),
+            Question::Late => Event::KernelLetGo,
             Question::Census => Event::Counted(
                 parse(&bytes).unwrap_or_else(|| vec!["cannot tell who holds volumes: the helper died".into()]),
             ),
@@ -142,8 +145,15 @@ pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pi
         if kill {
             let _ = signals::kill_namespace(init);
         }
-        everybody(init)
+        let mut seen = everybody(init);
+        inspect::note_lingering(seen.as_deref_mut().unwrap_or_default());
+        seen
     })
+}
+
+/// Waits until the kernel has let go of what ended processes held.
+pub(super) fn await_kernel(original: &Original) -> io::Result<(Pid, Helper)> {
+    ask(original, "lastout-late", Question::Late, keeper::let_go)
 }
 
 /// Finds what hangs in the kernel, or with `all` where everything waits that is left, and whose it is: `ours` are
@@ -298,11 +308,17 @@ pub(super) fn end_strays(
         begin(original, "lastout-end", &[]);
         let spare = [spare, &[process::me()]].concat();
         let mut ending = Ending::begin(clock::now(), init, GRACE);
+        let mut lingers = false;
         loop {
-            let Some(found) = inspect::strays(init, mark, session, all, &spare) else { return 1 };
+            let Some(mut found) = inspect::strays(init, mark, session, all, &spare) else { return 1 };
             if found.is_empty() {
+                if lingers {
+                    keeper::let_go();
+                }
                 return 0;
             }
+            inspect::note_lingering(&mut found);
+            lingers |= found.iter().any(|process| process.lingers);
             let now = clock::now();
             // They are the init's children, not ours: nothing tells us of their ends, so look again.
             ending.child_ended(now);

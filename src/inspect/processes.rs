@@ -216,6 +216,7 @@ fn seen(stat: &Stat) -> Option<Process> {
         state: stat.state,
         threads: stat.num_threads,
         comm: stat.comm.clone(),
+        lingers: false,
     })
 }
 

@@ -4,9 +4,11 @@
 //! beginning to end: opens the client's FIFOs, starts the command, watches over it as [`Job`] decides,
 //! writes the record, and exits.
 
+mod late;
 mod output;
 mod stuck;
 
+pub use late::let_go;
 pub use stuck::explain;
 
 use std::{
@@ -425,10 +427,11 @@ impl<'a> Keeper<'a> {
             JobAction::TellStuck(left) => self.tell(&Notice::Stuck(explained(&left))),
             JobAction::Beat => self.beat(),
             JobAction::Look => {
-                let seen = inspect::below(process::me()).unwrap_or_else(|| {
+                let mut seen = inspect::below(process::me()).unwrap_or_else(|| {
                     log::warn!("{job}: cannot inspect its processes: no usable /proc");
                     Vec::new()
                 });
+                inspect::note_lingering(&mut seen);
                 self.facts.push_back(JobEvent::Looked(seen));
             }
             JobAction::Signal(pid, signal) => report(signals::send(pid, signal), job, signal, pid),
@@ -442,6 +445,7 @@ impl<'a> Keeper<'a> {
                 self.finish_outputs();
                 self.answer(&Reply::Ended { job, exit, cause, left: explained(&left) });
             }
+            JobAction::AwaitKernel => let_go(),
             JobAction::Finish { exit, cause } => self.finish(exit, cause),
         }
     }

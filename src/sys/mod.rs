@@ -8,6 +8,7 @@ pub mod dir;
 pub mod disposable;
 pub mod fd;
 mod interpreter;
+pub mod late;
 pub mod link;
 pub mod memory;
 pub mod mount;

@@ -15,11 +15,9 @@ impl Init {
         orders.push(Action::Enter(phase));
         self.phase = phase;
         match phase {
-            // As PID 1 the kernel has just said that nobody else is in the namespace.
-            Phase::Census if self.config.census && self.config.role == Role::Subreaper && !self.gave_up => {
-                orders.push(Action::Census);
-            }
-            Phase::Census if !self.gave_up => self.begin_syncing(now, orders),
+            Phase::Census if self.gave_up => {}
+            Phase::Census if self.lingers => orders.push(Action::AwaitKernel),
+            Phase::Census => self.begin_census(now, orders),
             Phase::Syncing => orders.push(Action::Sync),
             Phase::Releasing => {
                 orders.extend(self.bad_lines.iter_mut().filter_map(Flood::finish).map(passed_over));
@@ -27,7 +25,16 @@ impl Init {
             }
             Phase::Gone => orders.push(Action::Exit(self.exit_code())),
             Phase::Stopping => self.explaining.begin(now),
-            Phase::Running | Phase::Sweeping | Phase::Census => {}
+            Phase::Running | Phase::Sweeping => {}
+        }
+    }
+
+    pub(super) fn begin_census(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        // As PID 1 the kernel has just said that nobody else is in the namespace.
+        if self.config.census && self.config.role == Role::Subreaper {
+            orders.push(Action::Census);
+        } else {
+            self.begin_syncing(now, orders);
         }
     }
 
@@ -174,21 +181,27 @@ impl Init {
         if self.phase != Phase::Stopping {
             return seen;
         }
-        let mut owned: BTreeSet<Pid> = self.table.keepers().collect();
-        if let Engine::Known { alive, .. } = &self.engine {
-            owned.extend(alive);
-        }
+        let engines = match &self.engine {
+            Engine::Known { alive, .. } => alive.clone(),
+            Engine::Unknown | Engine::Looking => BTreeSet::new(),
+        };
+        let theirs = self.with_keepers(&seen, engines);
+        seen.into_iter().filter(|p| !theirs.contains(&p.id.pid)).collect()
+    }
+
+    /// These and the keepers, and all below them.
+    fn with_keepers(&self, seen: &[Process], mut owned: BTreeSet<Pid>) -> BTreeSet<Pid> {
+        owned.extend(self.table.keepers());
         // Parents may come after their children: go round until nothing is added.
         loop {
             let inner =
                 |p: &&Process| p.parent.is_some_and(|parent| owned.contains(&parent)) && !owned.contains(&p.id.pid);
             let more: Vec<Pid> = seen.iter().filter(inner).map(|p| p.id.pid).collect();
             if more.is_empty() {
-                break;
+                return owned;
             }
             owned.extend(more);
         }
-        seen.into_iter().filter(|p| !owned.contains(&p.id.pid)).collect()
     }
 
     pub(super) fn check_alone(&mut self, orders: &mut Vec<Action>) {
@@ -220,6 +233,11 @@ impl Init {
     pub(super) fn looked(&mut self, now: Tick, seen: Option<Vec<Process>>, orders: &mut Vec<Action>) {
         self.looking = false;
         let Some(seen) = seen else { return self.looked_in_vain(now, orders) };
+        if !self.lingers && seen.iter().any(|p| p.lingers) {
+            // For what is theirs, keepers wait themselves.
+            let theirs = self.with_keepers(&seen, BTreeSet::new());
+            self.lingers = seen.iter().any(|p| p.lingers && p.id.pid != self.config.me && !theirs.contains(&p.id.pid));
+        }
         let from_engine = |p: &&Process| p.parent.is_none() && p.id.pid != self.config.me && !p.is_dead();
         if self.engine == Engine::Looking {
             let in_group = |p: &&Process| self.asked_group.is_some_and(|group| p.group == group.get()) && !p.is_dead();

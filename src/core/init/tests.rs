@@ -105,7 +105,7 @@ impl Bench {
 
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
-    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into() }
+    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into(), lingers: false }
 }
 
 /// A process that hangs on a volume of this kind.
@@ -275,6 +275,46 @@ fn mains_leftovers_are_asked_then_forced_within_the_budget() {
     bench.step(Event::Looked(Some(vec![])));
     bench.step(Event::Alone(true));
     assert!(bench.take().contains(&Action::Sync));
+}
+
+#[test]
+fn what_the_kernel_may_hold_longer_is_waited_for_before_the_sync() {
+    // (its parent, it lingers, the census is wished, what follows)
+    for (role, parent, lingers, census, expected) in [
+        (Role::Subreaper, 500, false, false, vec![Action::Sync]),
+        (Role::Subreaper, 500, true, false, vec![Action::AwaitKernel, Action::Sync]),
+        (Role::Subreaper, 500, true, true, vec![Action::AwaitKernel, Action::Census, Action::Sync]),
+        (Role::Pid1, 1, true, true, vec![Action::AwaitKernel, Action::Sync]),
+        // The engine's.
+        (Role::Pid1, 0, true, false, vec![Action::AwaitKernel, Action::Sync]),
+        // For a job's tree its keeper waits.
+        (Role::Subreaper, 20, true, false, vec![Action::Sync]),
+        (Role::Pid1, 21, true, false, vec![Action::Sync]),
+    ] {
+        let mut bench = Bench::new(Config { census, ..config(role, true) });
+        let me = bench.init.config.me.get();
+        let job = bench.job(1, 20);
+        bench.term();
+        // As PID 1 this is who is there, otherwise who is in main's group: asked as soon as main was sent the signal.
+        let left = Process { lingers, ..process(40, parent) };
+        let mine = Process { lingers: true, ..process(me, 0) };
+        bench.step(Event::Looked(Some(vec![mine, process(20, me), process(21, 20), left])));
+        bench.reap(MAIN, Exit::Code(0));
+        bench.end_job(job, 20);
+        bench.step(Event::WatchedEnded(pid(40)));
+        bench.take();
+        bench.step(Event::Alone(true));
+        let mut orders = bench.take();
+        if orders.contains(&Action::AwaitKernel) {
+            bench.step(Event::KernelLetGo);
+            orders.extend(bench.take());
+        }
+        if orders.contains(&Action::Census) {
+            bench.step(Event::Counted(Vec::new()));
+            orders.extend(bench.take());
+        }
+        assert_eq!(orders, expected, "{role:?} {parent} {lingers} {census}");
+    }
 }
 
 #[test]
@@ -644,6 +684,7 @@ impl World {
                 facts.push(Event::Synced { volume: "/x (nfs4)".into(), error: None });
             }
             Action::Explain { .. } => facts.push(Event::Explained(Vec::new())),
+            Action::AwaitKernel => facts.push(Event::KernelLetGo),
             Action::Census => facts.push(Event::Counted(Vec::new())),
             Action::Exit(code) => self.exited = Some(code),
             Action::Tell { .. }

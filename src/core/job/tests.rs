@@ -15,7 +15,7 @@ fn at(ms: u64) -> Tick {
 
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
-    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into() }
+    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into(), lingers: false }
 }
 
 fn shutdown() -> Cause {
@@ -72,6 +72,22 @@ fn whatever_a_command_leaves_ends_before_the_job_does() {
     job.step(at(9), JobEvent::Reaped(pid(11), Exit::Code(0)), &mut orders);
     job.step(at(9), JobEvent::Alone, &mut orders);
     assert_eq!(finished(&orders), Some((Some(Exit::Code(0)), Cause::Exited)));
+}
+
+#[test]
+fn what_the_kernel_may_hold_longer_is_waited_for_before_the_job_ends_and_only_then() {
+    for lingers in [false, true] {
+        let (mut job, mut orders) = running(config());
+        job.step(at(5), JobEvent::Reaped(pid(10), Exit::Code(0)), &mut orders);
+        job.step(at(5), JobEvent::Looked(vec![Process { lingers, ..process(11, 1) }]), &mut orders);
+        job.step(at(60), JobEvent::Looked(vec![process(12, 1)]), &mut orders);
+        assert!(!orders.contains(&JobAction::AwaitKernel));
+        orders.clear();
+        job.step(at(90), JobEvent::Alone, &mut orders);
+        let first = orders.iter().position(|order| *order == JobAction::AwaitKernel);
+        assert_eq!(first, lingers.then_some(0), "{orders:?}");
+        assert!(finished(&orders).is_some());
+    }
 }
 
 #[test]

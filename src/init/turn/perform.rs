@@ -76,6 +76,10 @@ impl Turn<'_> {
             }
             Action::Look { kill } => self.look(kill),
             Action::Explain { all } => self.explain(all),
+            Action::AwaitKernel => {
+                let asked = helper::await_kernel(self.original);
+                self.ask(Action::AwaitKernel, asked, "wait for the kernel", Event::KernelLetGo);
+            }
             Action::Census => {
                 let asked = helper::census(self.original);
                 self.ask(Action::Census, asked, "see who holds volumes", Event::Counted(Vec::new()));
