@@ -33,7 +33,8 @@
 //! - [`proto`]: requests, replies, records as data <-> bytes. The wire, for both of its sides.
 //! - [`sys`]: the only home of `unsafe`, `libc` and `nix`.
 //! - [`core`]: decisions. Facts in, orders out; no descriptor, file, clock or log.
-//! - [`inspect`]: reads `/proc`; may block, so it runs in keepers, helpers and clients, never in the init.
+//! - [`inspect`]: reads `/proc`; may block, so it runs in keepers, helpers and clients; of the init only what
+//!   the last section names.
 //! - [`init`], [`keeper`]: loops that turn descriptors into facts and orders into system calls.
 //! - [`client`]: one file for each client command. What it ends, it ends as [`core`] decides: there is one way.
 //! - [`cli`]: every argument's definition and check.
@@ -42,8 +43,9 @@
 //!
 //! Open, stat or change to anything outside the control directory and `/proc/self`; wait for an exec; write
 //! to a descriptor that may be full; walk through `/proc`; start a thread. A path on a dead volume blocks for ever.
-//! At its start, before there is anything to answer for, it checks its control directory; at its end it reads
-//! `/proc/self/mountinfo`, which asks no filesystem.
+//! At its start, before there is anything to answer for, it checks its control directory. What it reads later is in
+//! the kernel's own memory: `/proc/PID/comm` of who sent it a signal, its memory group's count of OOM kills
+//! when main was killed, `/proc/meminfo` while volumes take long to sync, and at its end `/proc/self/mountinfo`.
 
 pub mod base;
 pub mod cli;
