@@ -50,7 +50,7 @@ fn it_is_silent_unless_something_is_wrong() {
     assert!(both(&output).contains("main"), "{}", both(&output));
     let mut command = lastout(&["--control", control.to_str().unwrap(), "--", "true"]);
     let output = command.env("LASTOUT_LOG", "debug").output().unwrap();
-    assert!(both(&output).contains("Running -> Stopping"), "{}", both(&output));
+    assert!(both(&output).contains("now Stopping"), "{}", both(&output));
     let output = lastout(&["--control", control.to_str().unwrap(), "--", "nope-nope"]).output().unwrap();
     assert_eq!(both(&output), "lastout: error: cannot execute nope-nope: no such file or directory\n");
 }

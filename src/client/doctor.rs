@@ -51,6 +51,8 @@ const LOOK: Duration = Duration::from_millis(300);
 const LOOKS: Duration = Duration::from_secs(3);
 /// Whoever waits so long for a filesystem hangs. A busy disk answers sooner.
 const HANGS: Duration = Duration::from_secs(1);
+/// The scheduler's clocks are not exact: so much longer, and who hangs has hung for that time by any of them.
+const SLACK: Duration = Duration::from_millis(250);
 
 /// Prints the page. Answers 1 if something hangs or does not answer.
 pub fn doctor(doctor: &Doctor) -> Outcome {
@@ -172,7 +174,7 @@ fn look(seen: &[Process]) -> Looked {
     let young = |wait: &Wait| HANGS.saturating_sub(wait.duration().unwrap_or_default());
     let hanging: Vec<Wait> = looked.waits.values().filter(|wait| wait.hangs()).cloned().collect();
     if let Some(pause) = hanging.iter().map(young).max() {
-        sleep(pause);
+        sleep(pause + SLACK);
     }
     let explained = inspect::gather(&hanging, LOOK, LOOKS, |wait, tell| {
         let (looker, clocks) = (&mut looker.borrow_mut(), &mut clocks.borrow_mut());

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
     thread::sleep,
     time::Duration,
 };
@@ -197,7 +198,13 @@ pub(super) fn census(original: &Original) -> io::Result<(Pid, Helper)> {
         let mut told = Vec::new();
         let mut unseen = BTreeSet::new();
         for (holders, hidden) in looks.into_iter().flat_map(|look| look.found) {
-            told.extend(holders.iter().map(|holder| format!("not ours: {holder}")));
+            // One line for each volume that a process holds, with the first that it holds it by.
+            let mut volumes: BTreeMap<&Path, Vec<&inspect::Holder>> = BTreeMap::new();
+            holders.iter().for_each(|holder| volumes.entry(&holder.volume.path).or_default().push(holder));
+            told.extend(volumes.values().map(|held| match held.len() {
+                1 => format!("not ours: {}", held[0]),
+                count => format!("not ours: {}, and {} more there", held[0], count - 1),
+            }));
             unseen.extend(hidden.iter().map(|hidden| hidden.pid));
         }
         let more = told.len().saturating_sub(NAMED);

@@ -22,7 +22,7 @@ use crate::{
     base::{Exit, JobId, Pid, RequestId, Signal, Tick},
     core::{Account, Action, Config, Event, Init, Phase, Role},
     inspect, keeper,
-    proto::{Entry, Lines, Notice, OomKill, Record, Sender},
+    proto::{Happening, Lines, Notice, OomKill, Record, Sender},
     sys::{
         clock, fd,
         link::{Link, Received},
@@ -87,7 +87,7 @@ pub(super) struct Turn<'a> {
     /// Clients that are told of whatever happens.
     followers: BTreeSet<RequestId>,
     /// The latest of what has happened.
-    history: VecDeque<Entry>,
+    history: VecDeque<(u64, SystemTime, Happening)>,
     happened: u64,
     started: SystemTime,
     oom: OnceCell<Option<inspect::OomCounter>>,

@@ -71,7 +71,7 @@ pub enum Happening {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         killed_for_ms: Option<u64>,
         /// Which, and where.
-        process: Leftover,
+        process: Box<Leftover>,
     },
     /// Something was not written to a volume.
     SyncFailed {

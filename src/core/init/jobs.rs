@@ -79,7 +79,7 @@ impl Init {
             Notice::Ending => job.enter(now, JobState::Ending),
             Notice::Stuck(left) => {
                 for process in &left {
-                    let process = process.clone();
+                    let process = Box::new(process.clone());
                     let killed_for_ms = u64::try_from(STUCK_AFTER.as_millis()).ok();
                     let stuck = Happening::Stuck { job: Some(Subject::Job(id)), killed_for_ms, process };
                     orders.push(Action::Note(Level::Warn, stuck));

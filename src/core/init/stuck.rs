@@ -89,7 +89,7 @@ impl Init {
         let killed_for_ms = forced.filter(|_| self.explaining.forced);
         let killed_for_ms = killed_for_ms.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         for Stuck { job, process } in &found {
-            let stuck = Happening::Stuck { job: *job, killed_for_ms, process: process.clone() };
+            let stuck = Happening::Stuck { job: *job, killed_for_ms, process: Box::new(process.clone()) };
             orders.push(Action::Note(Level::Warn, stuck));
         }
         let pause = if found.is_empty() && !self.explaining.forced { self.explaining.pause } else { STUCK_EVERY };

@@ -36,7 +36,7 @@ use crate::{
 type Answering = (File, std::io::Result<Pid>);
 
 /// Of what has happened, so much is remembered.
-const HISTORY: usize = 64;
+const HISTORY: usize = 32;
 /// Until what was short is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Orders that may wait for that.
@@ -168,17 +168,18 @@ impl Turn<'_> {
             }
         }
         self.happened += 1;
-        let entry = Entry { seq: self.happened, time: time(SystemTime::now()), what };
+        let now = SystemTime::now();
         self.followers.retain(|follower| self.clients.contains_key(follower));
         if !self.followers.is_empty() {
-            let line = Reply::Event(entry.clone()).to_line();
+            let entry = Entry { seq: self.happened, time: time(now), what: what.clone() };
+            let line = Reply::Event(entry).to_line();
             let told = self.followers.iter().filter_map(|follower| self.clients.get(follower));
             told.filter(|_| line.len() <= MAX_LINE).for_each(|(_, file)| drop(fd::write(file, &line)));
         }
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
-        self.history.push_back(entry);
+        self.history.push_back((self.happened, now, what));
     }
 
     /// As PID 1: nobody in the namespace. Otherwise: no child, and with that nobody below us.
@@ -333,7 +334,7 @@ impl Turn<'_> {
     }
 
     fn history(&mut self, to: RequestId) {
-        let asked = self.answer_by_helper(to, || Reply::Events(self.history.iter().cloned().collect()));
+        let asked = self.answer_by_helper(to, || Reply::Events(self.history.iter().cloned().map(entry).collect()));
         self.see_to(Action::History(to), to, asked);
     }
 
@@ -401,6 +402,8 @@ impl Turn<'_> {
     }
 
     fn look(&mut self, kill: bool) {
+        // SIGKILL to all would end the log's process, too, and what it has not yet written: then one by one.
+        let kill = kill && self.writer.is_none();
         let asked = helper::look(self.original, process::me(), kill);
         if kill && asked.is_err() && self.attempts + 1 >= ATTEMPTS {
             // What forks until nobody can must end all the same.
@@ -538,6 +541,10 @@ fn record(job: Subject, cause: Cause) -> Record {
         usage: Usage::default(),
         oom_kills: 0,
     }
+}
+
+fn entry((seq, at, what): (u64, SystemTime, Happening)) -> Entry {
+    Entry { seq, time: time(at), what }
 }
 
 fn say(level: Level, text: &dyn std::fmt::Display) {
