@@ -50,7 +50,8 @@ impl Job {
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    jobs: BTreeMap<JobId, Job>,
+    /// Boxed: numbers only grow, which leaves a map's nodes half empty.
+    jobs: BTreeMap<JobId, Box<Job>>,
     queue: VecDeque<JobId>,
     ended: VecDeque<JobId>,
     /// Forgotten, and not yet removed from the disk.
@@ -84,13 +85,13 @@ impl Table {
             since: now,
         };
         job.describe(&text);
-        self.jobs.insert(id, job);
+        self.jobs.insert(id, Box::new(job));
         self.queue.push_back(id);
         id
     }
 
     pub(super) fn get(&mut self, id: JobId) -> Option<&mut Job> {
-        self.jobs.get_mut(&id)
+        self.jobs.get_mut(&id).map(Box::as_mut)
     }
 
     /// By number, or the newest of that name.
@@ -98,7 +99,7 @@ impl Table {
         match job {
             JobRef::Id(id) => self.jobs.contains_key(id).then_some(*id),
             JobRef::Name(name) => {
-                let named = |(_, job): &(&JobId, &Job)| job.name.as_ref() == Some(name);
+                let named = |(_, job): &(&JobId, &Box<Job>)| job.name.as_ref() == Some(name);
                 self.jobs.iter().rev().find(named).map(|(id, _)| *id)
             }
         }
@@ -171,7 +172,7 @@ impl Table {
     }
 
     pub(super) fn list(&self, now: Tick) -> Vec<(JobInfo, Option<RequestId>)> {
-        let info = |(id, job): (&JobId, &Job)| {
+        let info = |(id, job): (&JobId, &Box<Job>)| {
             let (exit, cause) = job.outcome.clone().map_or((None, None), |(exit, cause)| (exit, Some(cause)));
             let info = JobInfo {
                 job: *id,
