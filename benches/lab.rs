@@ -5,7 +5,8 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -57,10 +58,21 @@ impl<'a> Turn<'a> {
 }
 
 /// A B C A B C ...: every one a turn a round, after one round that does not count.
-pub fn in_turns(rounds: usize, mut turns: Vec<Turn>) -> Vec<Value> {
+pub fn in_turns(rounds: usize, turns: Vec<Turn>) -> Vec<Value> {
+    rounds_of(rounds, Duration::ZERO, turns)
+}
+
+/// The same with a rest before each turn: a daemon goes on working when its client has returned, and who comes next
+/// is not to pay for it.
+pub fn in_turns_apart(rounds: usize, turns: Vec<Turn>) -> Vec<Value> {
+    rounds_of(rounds, Duration::from_millis(50), turns)
+}
+
+fn rounds_of(rounds: usize, rest: Duration, mut turns: Vec<Turn>) -> Vec<Value> {
     let mut taken: Vec<Vec<f64>> = vec![Vec::with_capacity(rounds); turns.len()];
     for round in 0..=rounds {
         for (turn, taken) in turns.iter_mut().zip(&mut taken) {
+            thread::sleep(rest);
             let value = (turn.take)();
             if round > 0 {
                 taken.push(value);

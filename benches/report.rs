@@ -17,6 +17,25 @@ pub struct Value {
     pub median: f64,
     pub p99: Option<f64>,
     pub samples: usize,
+    /// Round by round.
+    #[serde(skip)]
+    taken: Vec<f64>,
+}
+
+/// Whether a target is met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Met {
+    Yes,
+    No,
+    /// The medians say no, but so would they, by chance, of two that are even: the rounds' own ratios have it in the
+    /// interval that their median is in with 95 %.
+    WithinNoise,
+}
+
+impl From<bool> for Met {
+    fn from(met: bool) -> Met {
+        if met { Met::Yes } else { Met::No }
+    }
 }
 
 /// One line of the table.
@@ -30,7 +49,7 @@ pub struct Row {
     pub to_best_peer: Option<f64>,
     pub to_floor: Option<f64>,
     pub target: String,
-    pub met: Option<bool>,
+    pub met: Option<Met>,
     pub note: String,
     /// Larger is better.
     pub more: bool,
@@ -58,10 +77,11 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 }
 
 /// Median, and p99 where there is enough to have one.
-pub fn summary(name: &str, role: Role, mut taken: Vec<f64>) -> Value {
-    taken.sort_by(f64::total_cmp);
-    let p99 = (taken.len() >= 50).then(|| quantile(&taken, 0.99));
-    Value { name: name.into(), role, median: quantile(&taken, 0.5), p99, samples: taken.len() }
+pub fn summary(name: &str, role: Role, taken: Vec<f64>) -> Value {
+    let mut sorted = taken.clone();
+    sorted.sort_by(f64::total_cmp);
+    let p99 = (taken.len() >= 50).then(|| quantile(&sorted, 0.99));
+    Value { name: name.into(), role, median: quantile(&sorted, 0.5), p99, samples: taken.len(), taken }
 }
 
 /// One that was taken once.
@@ -101,10 +121,24 @@ impl Row {
         Some(self.of("lastout")?.median / self.of(name)?.median)
     }
 
-    pub fn target(mut self, text: &str, met: impl FnOnce(&Row) -> Option<bool>) -> Row {
+    pub fn target(mut self, text: &str, met: impl FnOnce(&Row) -> Option<Met>) -> Row {
         self.met = met(&self);
         self.target = text.into();
         self
+    }
+
+    /// Whether lastout takes at most `limit` times what another does.
+    pub fn at_most(&self, limit: f64, name: &str) -> Option<Met> {
+        let (own, other) = (self.of("lastout")?, self.of(name)?);
+        if own.median <= limit * other.median {
+            return Some(Met::Yes);
+        }
+        let mut ratios: Vec<f64> = own.taken.iter().zip(&other.taken).map(|(own, other)| own / other).collect();
+        ratios.sort_by(f64::total_cmp);
+        let count = ratios.len() as f64;
+        // The order statistic below the median, by the binomial's normal approximation.
+        let lowest = (count / 2.0 - 0.98 * count.sqrt()).floor().max(0.0) as usize;
+        Some(if count > 5.0 && ratios[lowest] <= limit { Met::WithinNoise } else { Met::No })
     }
 
     pub fn note(mut self, text: impl Into<String>) -> Row {
@@ -182,8 +216,9 @@ impl Report {
             let one = |role: Role| of(role).next().map(|value| row.cell(value)).unwrap_or_default();
             let ratio = |ratio: Option<f64>| ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
             let met = match row.met {
-                Some(true) => "yes",
-                Some(false) => "**no**",
+                Some(Met::Yes) => "yes",
+                Some(Met::No) => "**no**",
+                Some(Met::WithinNoise) => "within noise",
                 None => "",
             };
             let unit = if row.unit.is_empty() { String::new() } else { format!(", {}", row.unit) };

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     engines::{self, Container},
-    lab::{Lab, Role, Turn, in_turns, quiet, scratch, time, wait_for, words},
-    report::{Row, summary},
+    lab::{Lab, Role, Turn, in_turns, in_turns_apart, quiet, scratch, time, wait_for, words},
+    report::{Met, Row, summary},
     support::{As, Init},
 };
 
@@ -39,23 +39,24 @@ fn engine<'a>(name: &str, container: &Container) -> Turn<'a> {
     Turn::new(name, Role::Peer, move || time(&mut command))
 }
 
-fn to_tini(row: &Row) -> Option<bool> {
-    Some(row.over("tini-static")? <= 1.5)
+fn to_tini(row: &Row) -> Option<Met> {
+    row.at_most(1.5, "tini-static")
 }
 
 /// By how much each engine takes longer, and whether that is enough.
 fn to_engines(row: Row) -> Row {
     let times = |name: &str| row.over(name).map(|ratio| 1.0 / ratio);
-    let (docker, runc) = (times("docker exec"), times("runc exec"));
     let said: Vec<String> = row
         .values
         .iter()
         .filter(|value| value.name.ends_with(" exec"))
         .filter_map(|value| Some(format!("{} {:.1} ×", value.name, times(&value.name)?)))
         .collect();
-    let enough = |times: Option<f64>, least: f64| times.is_none_or(|times| times >= least);
-    let met = (docker.is_some() || runc.is_some()).then(|| enough(docker, 20.0) && enough(runc, 5.0));
-    row.note(format!("slower: {}", said.join(", "))).target("docker exec ≥ 20 ×, runc exec ≥ 5 × slower", |_| met)
+    let met = |row: &Row| {
+        let all = [row.at_most(1.0 / 20.0, "docker exec"), row.at_most(1.0 / 5.0, "runc exec")];
+        [Met::No, Met::WithinNoise, Met::Yes].into_iter().find(|met| all.contains(&Some(*met)))
+    };
+    row.note(format!("slower: {}", said.join(", "))).target("docker exec ≥ 20 ×, runc exec ≥ 5 × slower", met)
 }
 
 /// `lastout exec -- true`, beside an init in front of `true`.
@@ -69,6 +70,10 @@ pub fn exec(lab: &Lab) -> Vec<Row> {
 
 /// The engines' exec, one after the other with lastout's.
 pub fn engines(lab: &Lab) -> Vec<Row> {
+    engines::apart(|| beside_engines(lab))
+}
+
+fn beside_engines(lab: &Lab) -> Vec<Row> {
     let scratch = scratch();
     let init = Init::start_in(crate::lab::scratch(), As::Subreaper, &[]);
     let control = scratch.path().join("control");
@@ -87,7 +92,7 @@ pub fn engines(lab: &Lab) -> Vec<Row> {
             Err(_) => not_there.push(name.to_string()),
         }
     }
-    let values = in_turns(lab.rounds(200, 30), turns);
+    let values = in_turns_apart(lab.rounds(200, 30), turns);
     vec![to_engines(Row::new(ENGINES, "ms", values)).not_there(not_there)]
 }
 
@@ -105,7 +110,7 @@ pub fn container(lab: &Lab) -> Vec<Row> {
     let quick = Row::new("exec from the host into a container", "ms", in_turns(lab.rounds(1000, 200), turns));
     let quick = quick.target("≤ 1.5 × tini-static", to_tini).not_there(lab.missing());
     let turns = vec![turn(), engine("docker exec", &container)];
-    let row = Row::new("... beside `docker exec`", "ms", in_turns(lab.rounds(200, 30), turns));
+    let row = Row::new("... beside `docker exec`", "ms", in_turns_apart(lab.rounds(200, 30), turns));
     vec![quick, to_engines(row)]
 }
 

@@ -77,7 +77,7 @@ pub fn idle(lab: &Lab) -> Vec<Row> {
             let is = |name: &str| name == which || (which == "lastout" && role(name) == Role::Peer);
             let values = groups.iter().zip(counted).filter(|((name, _), _)| is(name));
             let values = values.map(|((name, _), count)| single(name, role(name), *count)).collect();
-            Row::new(title, "", values).target("0", |row| Some(row.values.first()?.median == 0.0))
+            Row::new(title, "", values).target("0", |row| Some((row.values.first()?.median == 0.0).into()))
         };
         let seconds = span.as_secs();
         vec![

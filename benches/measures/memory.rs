@@ -61,8 +61,8 @@ pub fn holding(lab: &Lab) -> Vec<Row> {
         rows.push(match done {
             1 => row.not_there(lab.missing()),
             1000 => row,
-            10_000 => row.target("≤ 128", |_| Some(anonymous <= 128.0)),
-            _ => row.target("no growth", |_| Some(anonymous <= at[1])),
+            10_000 => row.target("≤ 128", |_| Some((anonymous <= 128.0).into())),
+            _ => row.target("no growth", |_| Some((anonymous <= at[1]).into())),
         });
     }
     rows
@@ -94,6 +94,6 @@ pub fn keepers(lab: &Lab) -> Vec<Row> {
     let value = summary("lastout", Role::Lastout, of("Anonymous"));
     let share = summary("", Role::Lastout, of("Pss_Anon")).median;
     let row = Row::new("memory for each idle job (its keeper)", "kB anonymous", vec![value]);
-    let row = row.target("≤ 100", |row| Some(row.values[0].median <= 100.0));
+    let row = row.target("≤ 100", |row| Some((row.values[0].median <= 100.0).into()));
     vec![row.note(format!("100 jobs; {share:.0} kB each, where what they share counts by its share"))]
 }

@@ -78,7 +78,7 @@ pub fn output(lab: &Lab) -> Vec<Row> {
             Some(_) => Vec::new(),
             None => vec!["docker exec".into()],
         });
-        row.target("≥ 0.8 × a direct pipe (floor)", |row| Some(row.to_floor? >= 0.8))
+        row.target("≥ 0.8 × a direct pipe (floor)", |row| Some((row.to_floor? >= 0.8).into()))
     };
     let buffer = std::cell::RefCell::new(vec![0; 1 << 16]);
     let rows = vec![

@@ -29,7 +29,7 @@ pub fn orphans(lab: &Lab) -> Vec<Row> {
     let scratch = scratch();
     let orphans = FIXTURES.join("orphans");
     let contenders = lab.contenders(true, "floor", &scratch.path().join("control"));
-    let rounds = lab.rounds(20, 5);
+    let rounds = lab.rounds(9, 3);
     let mut most = vec![Vec::new(); contenders.len()];
     let turns = contenders.iter().zip(&mut most).map(|(one, most)| {
         let words = with(one, &[orphans.to_str().unwrap(), COUNT]);
@@ -61,7 +61,7 @@ pub fn orphans(lab: &Lab) -> Vec<Row> {
         })
     });
     let values = in_turns(rounds, turns.collect());
-    let met = |row: &Row| Some(row.over("tini-static")? <= 1.0);
+    let met = |row: &Row| row.at_most(1.0, "tini-static");
     let row = Row::new("10,000 orphans: until none is a zombie", "ms from the start", values);
     let most = contenders.iter().zip(most).map(|(one, most)| summary(one.name, one.role, most)).collect();
     vec![
@@ -108,7 +108,7 @@ pub fn many(lab: &Lab) -> Vec<Row> {
             if count == 1 { "s" } else { "" }
         );
         let row = Row::new(title, "ms", values)
-            .target("≤ 20 + floor", |row| Some(row.of("lastout")?.median <= 20.0 + row.of("floor")?.median));
+            .target("≤ 20 + floor", |row| Some((row.of("lastout")?.median <= 20.0 + row.of("floor")?.median).into()));
         rows.push(row.note(lost));
     }
     rows.push(jobs(lab, &control, &log));
@@ -163,7 +163,7 @@ fn jobs(lab: &Lab, control: &Path, log: &Path) -> Row {
     };
     let values = in_turns(lab.rounds(10, 3), vec![Turn::new("lastout", Role::Lastout, take)]);
     let row = Row::new("stop with 100 jobs that handle SIGTERM: from the last one's end to the exit", "ms", values);
-    row.target("≤ 20", |row| Some(row.values[0].median <= 20.0))
+    row.target("≤ 20", |row| Some((row.values[0].median <= 20.0).into()))
 }
 
 pub const NOTHING: &str = "stop with nothing to wait for, as PID 1";
@@ -181,7 +181,7 @@ pub fn nothing(lab: &Lab) -> Vec<Row> {
     }
     turns.push(Turn::new("lastout holding", Role::Beside, || stop(&hold, |_| wait_for(lab, &control))));
     let values = in_turns(lab.rounds(300, 50), turns);
-    let met = |row: &Row| Some(row.over("tini-static")? <= 1.0);
+    let met = |row: &Row| row.at_most(1.0, "tini-static");
     let row = Row::new(NOTHING, "ms", values).target("≤ tini", met).not_there(lab.missing());
     vec![row, docker_stop(lab)]
 }
@@ -219,7 +219,7 @@ fn docker_stop(lab: &Lab) -> Row {
         })
     });
     let row = Row::new(TITLE, "ms", in_turns(lab.rounds(20, 5), turns.collect()));
-    row.target("≤ tini", |row| Some(row.over("tini-static")? <= 1.0))
+    row.target("≤ tini", |row| row.at_most(1.0, "tini-static"))
 }
 
 /// Processes that need a moment after SIGTERM to save their work: begun and saved; and whether a volume that one of them
@@ -268,8 +268,8 @@ pub fn savers(lab: &Lab) -> Vec<Row> {
     row.to_best_peer = None;
     let busy = Row::new(format!("EBUSY at the unmount after it, of {rounds}, not as PID 1"), "", busy);
     vec![
-        row.target("all", |row| Some(row.of("lastout")?.median as usize == begun)).not_there(lab.missing()),
-        busy.target("0", |row| Some(row.of("lastout")?.median == 0.0)),
+        row.target("all", |row| Some((row.of("lastout")?.median as usize == begun).into())).not_there(lab.missing()),
+        busy.target("0", |row| Some((row.of("lastout")?.median == 0.0).into())),
     ]
 }
 
