@@ -1,0 +1,2 @@
+/* What is started: nothing. */
+int main(void) { return 0; }
