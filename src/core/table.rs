@@ -99,8 +99,8 @@ impl Table {
         match job {
             JobRef::Id(id) => self.jobs.contains_key(id).then_some(*id),
             JobRef::Name(name) => {
-                let named = |(_, job): &(&JobId, &Box<Job>)| job.name.as_ref() == Some(name);
-                self.jobs.iter().rev().find(named).map(|(id, _)| *id)
+                let mut newest_first = self.jobs.iter().rev();
+                newest_first.find(|(_, job)| job.name.as_ref() == Some(name)).map(|(id, _)| *id)
             }
         }
     }
@@ -172,7 +172,7 @@ impl Table {
     }
 
     pub(super) fn list(&self, now: Tick) -> Vec<(JobInfo, Option<RequestId>)> {
-        let info = |(id, job): (&JobId, &Box<Job>)| {
+        let info = |id: &JobId, job: &Job| {
             let (exit, cause) = job.outcome.clone().map_or((None, None), |(exit, cause)| (exit, Some(cause)));
             let info = JobInfo {
                 job: *id,
@@ -190,7 +190,7 @@ impl Table {
             };
             (info, request)
         };
-        self.jobs.iter().map(info).collect()
+        self.jobs.iter().map(|(id, job)| info(id, job)).collect()
     }
 }
 
