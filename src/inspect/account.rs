@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use procfs::process::{Process as Entry, Stat};
+use procfs::{
+    FromRead,
+    process::{Io as Counted, Process as Entry, Stat},
+};
 
-use super::below;
+use super::{below, small};
 use crate::base::Pid;
 
 /// Bytes that processes read and wrote, as `/proc/PID/io` counts them: by system calls, and to and from storage.
@@ -19,12 +22,16 @@ pub struct Io {
 /// What the children of this process that it has waited for read and wrote, and whatever those had waited for:
 /// the kernel adds it to ours, so what our one thread did itself is taken off.
 pub fn children_io() -> Option<Io> {
-    let me = Entry::myself().ok()?;
-    let (all, own) = (me.io().ok()?, me.task_main_thread().ok()?.io().ok()?);
+    let (all, own) = (counted("/proc/self/io")?, counted("/proc/thread-self/io")?);
+    let less = |number: fn(&Counted) -> u64| number(&all).saturating_sub(number(&own));
     Some(Io {
-        chars: [all.rchar.saturating_sub(own.rchar), all.wchar.saturating_sub(own.wchar)],
-        bytes: [all.read_bytes.saturating_sub(own.read_bytes), all.write_bytes.saturating_sub(own.write_bytes)],
+        chars: [less(|io| io.rchar), less(|io| io.wchar)],
+        bytes: [less(|io| io.read_bytes), less(|io| io.write_bytes)],
     })
+}
+
+fn counted(path: &str) -> Option<Counted> {
+    Counted::from_read(small(path).ok()?.as_bytes()).ok()
 }
 
 /// What the processes below one use at this moment.

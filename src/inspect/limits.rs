@@ -131,7 +131,7 @@ impl Group {
     }
 
     fn text(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.path.join(file)).ok()
+        super::small(self.path.join(file)).ok()
     }
 
     fn number(&self, file: &str) -> Option<u64> {
