@@ -230,3 +230,15 @@ fn root_drives_another_users_init() {
     assert!(lastout(&["shutdown", "--control", control.to_str().unwrap()]).status().unwrap().success());
     assert_eq!(wait(&mut init).code(), Some(0));
 }
+
+#[test]
+fn nothing_that_a_terminal_obeys_gets_into_the_log() {
+    let init = Init::start(As::Subreaper, &["-v"]);
+    let forged = "/no\n2026-01-01T00:00:00Z SIGTERM from nobody\u{1b}[31m";
+    let output = init.ask(&["exec", "--", forged]);
+    assert_eq!(both(&output).lines().count(), 1, "{}", both(&output));
+    let line = init.log("started as pid");
+    let line = if line.contains("true") { init.log("cannot execute") } else { line };
+    assert!(line.contains("\\n2026") && line.contains("\\u{1b}[31m"), "{line}");
+    assert!(!init.must(&["events"]).contains('\u{1b}'));
+}

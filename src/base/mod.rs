@@ -14,6 +14,14 @@ pub use process::Process;
 pub use signal::Signal;
 pub use tick::Tick;
 
+/// A text on one line, with nothing in it that a terminal would obey.
+pub fn plain(text: &str) -> String {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
+}
+
 /// Time between asking (SIGTERM) and forcing (SIGKILL) where nobody asked for another.
 /// Fits inside `docker stop`'s 10 s with room for the phases that follow.
 pub const GRACE: std::time::Duration = std::time::Duration::from_secs(7);

@@ -3,7 +3,7 @@ use std::io::Write;
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
 
-use crate::sys::stderr::Stderr;
+use crate::{base::plain, sys::stderr::Stderr};
 
 /// The environment variable that sets what is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`.
 pub(super) const VARIABLE: &str = "LASTOUT_LOG";
@@ -28,7 +28,8 @@ pub(super) fn start(verbosity: u8) {
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
-        writeln!(line, "lastout: {word}{}", record.args())
+        // One line, and nothing in it that a terminal would obey: names and arguments are anybody's.
+        writeln!(line, "lastout: {word}{}", plain(&record.args().to_string()))
     });
     // The hook that Rust brings would wait for room on standard error.
     std::panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));

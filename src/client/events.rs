@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 use super::{Outcome, Target, session::Connection};
 use crate::{
+    base::plain,
     proto::{Entry, Line, Reply},
     sys::poll::wait_any,
 };
@@ -46,6 +47,7 @@ fn say(entry: &Entry, json: bool, last: &mut u64) -> anyhow::Result<()> {
         eprintln!("lastout events: {missed} came faster than they could be read, and are gone");
     }
     *last = entry.seq;
-    let text = if json { serde_json::to_string(entry)? } else { format!("{} {}", entry.time, entry.what) };
+    let text =
+        if json { serde_json::to_string(entry)? } else { format!("{} {}", entry.time, plain(&entry.what.to_string())) };
     writeln!(std::io::stdout(), "{text}").context("cannot write")
 }

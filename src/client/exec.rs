@@ -10,7 +10,7 @@ use super::{
     session::{Connection, Session},
 };
 use crate::{
-    base::{JobId, JobRef, Name, Signal},
+    base::{JobId, JobRef, Name, Signal, plain},
     proto::{Alive, Cause, Line, Reply, Request, files},
     sys::{
         dir::Access,
@@ -106,7 +106,7 @@ impl Client<'_> {
                         }
                     }
                     Reply::Refused { reason } => {
-                        eprintln!("lastout exec: {reason}");
+                        eprintln!("lastout exec: {}", plain(&reason));
                         return Ok(FAILURE);
                     }
                     Reply::Ended { .. } => {
@@ -252,15 +252,21 @@ fn say(job: JobId) -> Outcome {
 
 /// The exit code of a job's end, and a line about it where it was not the command's own.
 fn conclude(reply: &Reply) -> u8 {
-    let Reply::Ended { job, exit, cause, left } = reply else { return FAILURE };
+    let Reply::Ended { job, exit, cause, left, oom_kills } = reply else { return FAILURE };
+    if *oom_kills > 0 && !matches!(cause, Cause::OomKilled { .. }) {
+        eprintln!("lastout exec: {job}: the kernel's OOM killer has ended {oom_kills} in this container meanwhile");
+    }
     for process in left {
-        eprintln!("lastout exec: {job}: SIGKILL has not ended {process}: it is stuck in the kernel");
+        eprintln!(
+            "lastout exec: {job}: SIGKILL has not ended {}: it is stuck in the kernel",
+            plain(&process.to_string())
+        );
     }
     match (cause, exit) {
         (Cause::Exited, _) => {}
-        (Cause::ExecFailed(failure), _) => eprintln!("lastout exec: {failure}"),
-        (cause, Some(exit)) => eprintln!("lastout exec: {job}: {cause} ({exit})"),
-        (cause, None) => eprintln!("lastout exec: {job}: {cause}"),
+        (Cause::ExecFailed(failure), _) => eprintln!("lastout exec: {}", plain(&failure.to_string())),
+        (cause, Some(exit)) => eprintln!("lastout exec: {job}: {} ({exit})", plain(&cause.to_string())),
+        (cause, None) => eprintln!("lastout exec: {job}: {}", plain(&cause.to_string())),
     }
     match (cause, exit) {
         (Cause::Timeout, _) => TIMED_OUT,

@@ -18,13 +18,9 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Outcome, Target,
-    found::Found,
-    text::{plain, short},
-};
+use super::{Outcome, Target, found::Found, text::short};
 use crate::{
-    base::{Errno, Pid, ProcId, Process, Signal},
+    base::{Errno, Pid, ProcId, Process, Signal, plain},
     core::{Ending, STUCK_AFTER},
     inspect::{self, Clocks, Looker, Unseen, Wait},
     proto::{files, place},

@@ -45,14 +45,10 @@ pub(super) fn short(text: &str, width: usize) -> String {
     format!("{cut}...").chars().take(width).collect()
 }
 
-/// Nothing that a terminal would obey.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::plain;
 
     #[test]
     fn numbers_are_as_a_person_says_them() {

@@ -8,7 +8,11 @@ mod jobs;
 mod leaving;
 mod stuck;
 
-use std::{collections::BTreeSet, mem, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    time::Duration,
+};
 
 pub use stuck::Stuck;
 
@@ -99,8 +103,8 @@ pub struct Init {
     main: Main,
     main_failure: Option<ExecFailure>,
     main_started: Tick,
-    /// The last signal that was passed on to main, and why it would die of it.
-    passed_on: Option<(Signal, Cause)>,
+    /// The signals that were sent to main, and why it would die of each.
+    passed_on: BTreeMap<Signal, Cause>,
     main_kill_at: Option<Tick>,
     table: Table,
     budget: Budget,
@@ -141,7 +145,7 @@ impl Init {
             main: if config.main { Main::Forking } else { Main::None },
             main_failure: None,
             main_started: Tick::default(),
-            passed_on: None,
+            passed_on: BTreeMap::new(),
             why: String::new(),
             main_kill_at: None,
             table: Table::starting_after(config.last_job),
@@ -311,8 +315,11 @@ impl Init {
             self.main_kill_at = None;
             if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
                 orders.push(Action::Log(Level::Warn, "main's stop timeout is over: SIGKILL".into()));
-                self.passed_on = Some((Signal::KILL, Cause::Timeout));
+                self.passed_on.insert(Signal::KILL, Cause::Timeout);
                 orders.push(Action::SignalGroup(group, Signal::KILL));
+                if self.config.role == Role::Subreaper {
+                    self.give_up_at.get_or_insert(now + self.config.stuck_timeout);
+                }
             }
         }
         if let Engine::Known { alive, kill_at, killed } = &mut self.engine
@@ -336,7 +343,11 @@ impl Init {
             syncing.say_at = now + STUCK_EVERY;
             let time = now.since(syncing.since);
             orders.push(Action::TellSyncing { volumes: syncing.volumes.iter().cloned().collect(), time });
-            self.gave_up |= self.config.role == Role::Subreaper && time >= self.config.stuck_timeout;
+            if self.config.role == Role::Subreaper && time >= self.config.stuck_timeout && !self.gave_up {
+                self.gave_up = true;
+                let names = syncing.volumes.iter().map(|volume| format!("left behind: not synced: {volume}"));
+                orders.extend(names.map(|text| Action::Log(Level::Error, text)));
+            }
         }
         if self.half_line_at.is_some_and(|at| now >= at) {
             self.half_line_at = None;
@@ -355,7 +366,7 @@ impl Init {
         orders.push(Action::Note(Level::Debug, Happening::Signal { signal, from: sender.clone() }));
         if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, group) {
             orders.push(Action::SignalGroup(group, signal));
-            self.passed_on = Some((signal, Cause::Signalled { from: sender }));
+            self.passed_on.insert(signal, Cause::Signalled { from: sender });
         }
         if relay == Relay::ForwardAndStop {
             self.asked_group = group;
@@ -368,7 +379,7 @@ impl Init {
     /// Somebody wants us to leave, and may be counting the seconds.
     fn stop(&mut self, now: Tick, why: &str, orders: &mut Vec<Action>) {
         self.budget.begin(now);
-        if self.main_kill_at.is_none() {
+        if self.main_kill_at.is_none() && !self.passed_on.contains_key(&Signal::KILL) {
             self.main_kill_at = self.config.stop_timeout.map(|timeout| now + timeout);
         }
         if self.phase == Phase::Running {
@@ -389,10 +400,14 @@ impl Init {
     }
 
     fn main_ended(&mut self, now: Tick, exit: Exit, account: Account, orders: &mut Vec<Action>) {
-        let (exit, cause) = match (&self.main_failure, self.passed_on.take()) {
+        let sent = match exit {
+            Exit::Signal(signal) => self.passed_on.remove(&signal),
+            Exit::Code(_) => None,
+        };
+        let (exit, cause) = match (&self.main_failure, sent) {
             (Some(failure), _) => (failure.exit(), Cause::ExecFailed(failure.clone())),
-            (None, Some((signal, cause))) if exit == Exit::Signal(signal) => (exit, cause),
-            (None, _) => (exit, Cause::of(exit, account.oom)),
+            (None, Some(cause)) => (exit, cause),
+            (None, None) => (exit, Cause::of(exit, account.oom)),
         };
         // Its failure to start was told when it happened.
         let told = cause.is_ordinary() || self.main_failure.is_some();

@@ -27,8 +27,10 @@ pub(super) struct Job {
     pub(super) source: Option<Source>,
     /// It came as a `run` line: it has no client.
     pub(super) by_hand: bool,
+    /// When its keeper first said that SIGKILL does not end it.
+    pub(super) stuck_since: Option<Tick>,
     text: String,
-    since: Tick,
+    pub(super) since: Tick,
 }
 
 impl Job {
@@ -81,6 +83,7 @@ impl Table {
             outcome: None,
             waiters: Vec::new(),
             source: Some(source),
+            stuck_since: None,
             text: String::new(),
             since: now,
         };
@@ -198,6 +201,6 @@ impl Job {
     /// What a client that waits for the end is told; `None` before it.
     pub(super) fn end_reply(&self, job: JobId) -> Option<Reply> {
         let (exit, cause) = self.outcome.clone()?;
-        Some(Reply::Ended { job, exit, cause, left: Vec::new() })
+        Some(Reply::Ended { job, exit, cause, left: Vec::new(), oom_kills: 0 })
     }
 }

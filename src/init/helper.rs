@@ -31,6 +31,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// For a look at what one process holds, and for all of them.
 const CENSUS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Processes that hang and are named.
+const MOST_STUCK: usize = 50;
 /// Holders that are named.
 const NAMED: usize = 20;
 
@@ -180,7 +182,7 @@ pub(super) fn explain(
         let is_helpers = |pid: Pid| owner(pid).is_some_and(Option::is_none);
         let live = seen.iter().filter(|process| !process.is_dead()).map(|process| process.id.pid);
         let pids: Vec<Pid> = live.filter(|pid| *pid != init && !is_ours(*pid) && !is_helpers(*pid)).collect();
-        let stuck = keeper::explain(&pids, !all);
+        let stuck = keeper::explain(&pids, !all, MOST_STUCK);
         stuck.into_iter().map(|process| (owner(process.pid).copied().flatten(), process)).collect::<Vec<_>>()
     })
 }

@@ -384,7 +384,7 @@ impl<'a> Turn<'a> {
         }
         let is_main = self.core.main_pid() == Some(pid);
         let killed = exit == Exit::Signal(Signal::KILL);
-        let oom = if is_main && killed { self.oom_kill() } else { None };
+        let oom = if is_main && killed { self.oom_kill(usage.max_rss_bytes) } else { None };
         let account = is_main.then(|| Account { usage: keeper::usage(&usage, None), oom });
         let job = self.keepers.iter().find(|(_, keeper)| keeper.pid == pid).map(|(job, _)| *job);
         if let Some(job) = job {
@@ -395,9 +395,14 @@ impl<'a> Turn<'a> {
     }
 
     /// Whether the OOM killer has struck since the start: what the kernel says of its cgroup, in files of its own.
-    fn oom_kill(&self) -> Option<OomKill> {
+    fn oom_kill(&self, max_rss_bytes: u64) -> Option<OomKill> {
         let counter = self.oom_counter()?;
-        (counter.kills() > self.oom_kills).then(|| OomKill { limit_bytes: counter.limit() })
+        if counter.kills() <= self.oom_kills {
+            return None;
+        }
+        let limit_bytes = counter.limit();
+        let is_large = max_rss_bytes >= limit_bytes.unwrap_or(keeper::LARGE) / keeper::OOM_SHARE;
+        is_large.then_some(OomKill { limit_bytes })
     }
 
     fn oom_counter(&self) -> Option<&inspect::OomCounter> {

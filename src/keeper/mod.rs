@@ -46,6 +46,10 @@ use output::Output;
 
 /// The largest `request.json` that is read, in bytes: more than `execve(2)` takes.
 pub const LARGEST_REQUEST: u64 = 64 << 20;
+/// The OOM killer ends the largest: what had less than this part of the memory limit was not the one.
+pub const OOM_SHARE: u64 = 16;
+/// Where there is no limit, of this, in bytes.
+pub const LARGE: u64 = 1 << 30;
 /// Characters of a command that `ps` may show.
 const COMMAND_TEXT: usize = 200;
 /// How often what must not be lost is tried, and the pause in between.
@@ -390,9 +394,9 @@ impl<'a> Keeper<'a> {
         self.take_outcome();
         loop {
             match reap() {
-                Reaped::Child(pid, exit, _) => {
-                    if exit == Exit::Signal(Signal::KILL) {
-                        self.look_for_oom();
+                Reaped::Child(pid, exit, used) => {
+                    if exit == Exit::Signal(Signal::KILL) && self.look_for_oom() {
+                        self.blame_oom(used.max_rss_bytes);
                     }
                     self.facts.push_back(JobEvent::Reaped(pid, exit));
                 }
@@ -407,12 +411,18 @@ impl<'a> Keeper<'a> {
     }
 
     /// The kernel counts a kill before it sends the signal.
-    fn look_for_oom(&mut self) {
-        let Some(counter) = self.start.oom else { return };
-        let kills = counter.kills();
-        if kills > self.oom_kills.1 {
-            self.oom_kills.1 = kills;
-            self.facts.push_back(JobEvent::OomKill(OomKill { limit_bytes: counter.limit() }));
+    fn look_for_oom(&mut self) -> bool {
+        let kills = self.start.oom.map_or(0, inspect::OomCounter::kills);
+        let more = kills > self.oom_kills.1;
+        self.oom_kills.1 = self.oom_kills.1.max(kills);
+        more
+    }
+
+    /// The count is the container's: what was small was not worth the OOM killer's while, somebody else was.
+    fn blame_oom(&mut self, max_rss_bytes: u64) {
+        let limit_bytes = self.start.oom.and_then(inspect::OomCounter::limit);
+        if max_rss_bytes >= limit_bytes.unwrap_or(LARGE) / OOM_SHARE {
+            self.facts.push_back(JobEvent::OomKill(OomKill { limit_bytes }));
         }
     }
 
@@ -443,7 +453,9 @@ impl<'a> Keeper<'a> {
             JobAction::Report { exit, cause, left } => {
                 // What it said comes before that it has ended.
                 self.finish_outputs();
-                self.answer(&Reply::Ended { job, exit, cause, left: explained(&left) });
+                self.look_for_oom();
+                let oom_kills = self.oom_kills.1 - self.oom_kills.0;
+                self.answer(&Reply::Ended { job, exit, cause, left: explained(&left), oom_kills });
             }
             JobAction::AwaitKernel => let_go(),
             JobAction::Finish { exit, cause } => self.finish(exit, cause),
@@ -497,7 +509,8 @@ impl<'a> Keeper<'a> {
         self.look_for_oom();
         let (started, tick) = self.started;
         let wall_us = u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX);
-        let usage = usage(&children_usage(), inspect::children_io());
+        let oom_kills = self.oom_kills.1 - self.oom_kills.0;
+        let usage = Usage { oom_kills, ..usage(&children_usage(), inspect::children_io()) };
         let record = Record {
             version: VERSION,
             job: Subject::Job(self.start.job),
@@ -509,7 +522,6 @@ impl<'a> Keeper<'a> {
             exit,
             cause: cause.clone(),
             usage,
-            oom_kills: self.oom_kills.1 - self.oom_kills.0,
         };
         let written = make_job_directory(self.start).and_then(|dir| dir.write_file(files::RECORD, &record.to_json()));
         if let Err(error) = written {
@@ -549,13 +561,19 @@ pub fn usage(used: &wait::Usage, io: Option<inspect::Io>) -> Usage {
         read_bytes: bytes[0],
         written_bytes: bytes[1],
     });
-    Usage { cpu_user_us: micros(used.user), cpu_system_us: micros(used.system), max_rss_bytes: used.max_rss_bytes, io }
+    Usage {
+        cpu_user_us: micros(used.user),
+        cpu_system_us: micros(used.system),
+        max_rss_bytes: used.max_rss_bytes,
+        io,
+        oom_kills: 0,
+    }
 }
 
 /// The same processes, with all that can be seen of where they hang.
 fn explained(left: &[Leftover]) -> Vec<Leftover> {
     let pids: Vec<Pid> = left.iter().map(|process| process.pid).collect();
-    if pids.is_empty() { Vec::new() } else { explain(&pids, false) }
+    if pids.is_empty() { Vec::new() } else { explain(&pids, false, stuck::MOST) }
 }
 
 /// A process that has ended meanwhile is no news.

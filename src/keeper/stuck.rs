@@ -14,14 +14,14 @@ const LIMIT: Duration = Duration::from_millis(500);
 const TOTAL: Duration = Duration::from_secs(3);
 /// A wait of less is a busy disk's.
 const HANGS_AFTER: Duration = Duration::from_millis(500);
-/// No more are named: the link's messages are bounded, and nobody reads more.
-const MOST: usize = 8;
+/// Of a job no more are named: the link's messages are bounded.
+pub(super) const MOST: usize = 8;
 /// Characters of a path, likewise.
 const LONGEST: usize = 200;
 
 /// Looks at these processes, and tells where they wait; with `hanging`, only of those that hang in the kernel.
 /// Never blocks: it looks through disposable children.
-pub fn explain(pids: &[Pid], hanging: bool) -> Vec<Leftover> {
+pub fn explain(pids: &[Pid], hanging: bool, most: usize) -> Vec<Leftover> {
     let hangs = |wait: &Wait| wait.hangs() && wait.duration().is_none_or(|time| time >= HANGS_AFTER);
     let all = gather(pids, LIMIT, TOTAL, |pid: &Pid, tell: &mut dyn FnMut(Wait)| {
         let mut clocks = Clocks::default();
@@ -31,7 +31,7 @@ pub fn explain(pids: &[Pid], hanging: bool) -> Vec<Leftover> {
     });
     // Each step tells all that the steps before did.
     let latest = all.into_iter().filter_map(|Gathered { mut found, complete }| Some((found.pop()?, complete)));
-    latest.filter(|(wait, _)| !hanging || hangs(wait)).take(MOST).map(|(wait, complete)| told(wait, complete)).collect()
+    latest.filter(|(wait, _)| !hanging || hangs(wait)).take(most).map(|(wait, complete)| told(wait, complete)).collect()
 }
 
 fn told(wait: Wait, complete: bool) -> Leftover {

@@ -89,13 +89,20 @@ impl fmt::Display for Happening {
                 write!(f, "{job}{}: started as pid {pid}: {command}", named(name))
             }
             Happening::Ended { job, name, exit, cause, wall_us, usage } => {
-                let exit = exit.map_or("never ran".into(), |exit| exit.to_string());
+                let exit = match (exit, cause) {
+                    (Some(exit), _) => exit.to_string(),
+                    (None, Cause::KeeperGone) => "its end was not seen".into(),
+                    (None, _) => "never ran".into(),
+                };
                 write!(f, "{job}{}: {exit}, {cause}", named(name))?;
                 let seconds = |us: u64| format!("{}.{:03} s", us / 1_000_000, us / 1000 % 1000);
                 write!(f, ", after {}", seconds(*wall_us))?;
                 if let Some(usage) = usage {
                     let cpu = usage.cpu_user_us + usage.cpu_system_us;
                     write!(f, ", cpu {}, {} MiB", seconds(cpu), usage.max_rss_bytes >> 20)?;
+                    if usage.oom_kills > 0 {
+                        write!(f, "; the OOM killer has ended {} in this container meanwhile", usage.oom_kills)?;
+                    }
                 }
                 Ok(())
             }

@@ -14,6 +14,9 @@ pub struct Usage {
     pub cpu_system_us: u64,
     /// The largest resident set of any one process, bytes. The kernel keeps no sum over a tree.
     pub max_rss_bytes: u64,
+    /// Processes of this container, its own or not, that the kernel's OOM killer ended meanwhile.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub oom_kills: u64,
     /// Bytes read and written, where the kernel counts them (`/proc/PID/io`).
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub io: Option<Io>,
@@ -140,9 +143,6 @@ pub struct Record {
     pub cause: Cause,
     /// What its tree used.
     pub usage: Usage,
-    /// Processes of this container that the kernel's OOM killer ended meanwhile.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub oom_kills: u64,
 }
 
 /// A moment as records have it: RFC 3339, UTC.
@@ -150,7 +150,8 @@ pub fn record_time(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
 }
 
-fn is_zero(number: &u64) -> bool {
+/// For a number that is left out.
+pub(super) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 

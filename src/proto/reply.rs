@@ -36,6 +36,9 @@ pub enum Reply {
         /// What SIGKILL has not ended: stuck in the kernel. Empty in all other cases.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         left: Vec<Leftover>,
+        /// Processes of this container that the kernel's OOM killer ended meanwhile.
+        #[serde(default, skip_serializing_if = "super::record::is_zero")]
+        oom_kills: u64,
     },
     /// Done as asked. The last reply.
     Done,

@@ -22,12 +22,12 @@ fn the_kernels_oom_killer_is_named_with_the_limit() {
     assert!(both(&output).contains("OOM killer, at the memory limit of 48 MiB"), "{}", both(&output));
     let record: Value = serde_json::from_slice(&container.client(&["wait", "--json", "glutton"]).stdout).unwrap();
     assert_eq!(record["cause"], json!({ "kind": "oom_killed", "limit_bytes": 48 << 20 }));
-    assert_eq!(record["oom_kills"], 1);
+    assert_eq!(record["usage"]["oom_kills"], 1);
     // A command whose child was hit may go on; the record tells it all the same.
     let shell = format!("perl -e '{GLUTTON}'; exit 5");
     container.client(&["exec", "--name", "shell", "--", "sh", "-c", &shell]);
     let record: Value = serde_json::from_slice(&container.client(&["wait", "--json", "shell"]).stdout).unwrap();
-    assert_eq!((&record["cause"]["kind"], &record["oom_kills"]), (&"exited".into(), &1.into()));
+    assert_eq!((&record["cause"]["kind"], &record["usage"]["oom_kills"]), (&"exited".into(), &1.into()));
     // What is killed afterwards by somebody else is not put down to it.
     container.client(&["exec", "--name", "killed", "--", "sh", "-c", "kill -9 $$"]);
     let record: Value = serde_json::from_slice(&container.client(&["wait", "--json", "killed"]).stdout).unwrap();

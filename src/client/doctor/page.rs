@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::report::{Report, Row, VolumeReport};
 use crate::{
-    base::Pid,
-    client::text::{bytes, count, plain, short, time},
+    base::{Pid, plain},
+    client::text::{bytes, count, short, time},
     inspect::{Limits, Unseen},
 };
 

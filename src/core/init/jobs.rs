@@ -46,7 +46,7 @@ impl Init {
         let (exit, cause) = match outcome {
             Some(told) => told,
             None => {
-                self.note_end(id, ended, orders);
+                self.note_end(now, id, ended, orders);
                 (None, Cause::KeeperGone)
             }
         };
@@ -78,9 +78,13 @@ impl Init {
             }
             Notice::Ending => job.enter(now, JobState::Ending),
             Notice::Stuck(left) => {
-                for process in &left {
+                let since = *job.stuck_since.get_or_insert(now);
+                let killed_for = STUCK_AFTER + now.since(since);
+                // While everything ends, the init itself looks, at everybody.
+                let named = if self.leaving_others() { &[][..] } else { &left };
+                for process in named {
                     let process = Box::new(process.clone());
-                    let killed_for_ms = u64::try_from(STUCK_AFTER.as_millis()).ok();
+                    let killed_for_ms = u64::try_from(killed_for.as_millis()).ok();
                     let stuck = Happening::Stuck { job: Some(Subject::Job(id)), killed_for_ms, process };
                     orders.push(Action::Note(Level::Warn, stuck));
                 }
@@ -92,21 +96,26 @@ impl Init {
             Notice::Ended { exit, cause, wall_us, usage } => {
                 job.enter(now, JobState::Ending);
                 job.outcome = Some((exit, cause.clone()));
-                self.note_end(id, (exit, cause, wall_us, usage), orders);
+                self.note_end(now, id, (exit, cause, wall_us, usage), orders);
             }
         }
     }
 
     pub(super) fn note_end(
         &mut self,
+        now: Tick,
         id: JobId,
         (exit, cause, wall_us, usage): (Option<Exit>, Cause, u64, Option<Usage>),
         orders: &mut Vec<Action>,
     ) {
         let Some(job) = self.table.get(id) else { return };
+        let ran = u64::try_from(now.since(job.since).as_micros()).unwrap_or(u64::MAX);
+        let wall_us = if cause == Cause::KeeperGone { ran } else { wall_us };
         // What a client is told by its answer, it alone needs to know; a job by hand has no client.
         let its_clients = matches!(cause, Cause::ExecFailed(_)) && !job.by_hand;
-        let level = if cause.is_ordinary() || its_clients { Level::Info } else { Level::Warn };
+        let oom = usage.is_some_and(|usage| usage.oom_kills > 0) && exit != Some(Exit::Code(0));
+        let quiet = (cause.is_ordinary() || its_clients) && !oom;
+        let level = if quiet { Level::Info } else { Level::Warn };
         let name = job.name.clone();
         let ended = Happening::Ended { job: Subject::Job(id), name, exit, cause, wall_us, usage };
         orders.push(Action::Note(level, ended));
@@ -119,7 +128,7 @@ impl Init {
             Some(Source::Words(_)) | None => None,
         };
         if let Some(to) = owner {
-            let reply = Reply::Ended { job: id, exit, cause: cause.clone(), left: Vec::new() };
+            let reply = Reply::Ended { job: id, exit, cause: cause.clone(), left: Vec::new(), oom_kills: 0 };
             orders.push(Action::Answer { to, reply, last: true });
         }
         for (to, reply) in self.table.end(now, id, exit, cause) {
@@ -159,7 +168,7 @@ impl Init {
                 if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
                     self.asked_group = Some(group);
                     orders.push(Action::SignalGroup(group, Signal::TERM));
-                    self.passed_on = Some((Signal::TERM, Cause::Killed { signal: Signal::TERM, by: by.clone() }));
+                    self.passed_on.insert(Signal::TERM, Cause::Killed { signal: Signal::TERM, by: by.clone() });
                 }
                 let by = by.map_or("through the control FIFO".into(), |by| format!("by {by}"));
                 self.stop(now, &format!("asked {by}"), orders);
@@ -237,7 +246,7 @@ impl Init {
         match state {
             JobState::Queued => {
                 self.table.unqueue(id);
-                self.note_end(id, (None, Cause::Stopped { by: by.clone() }, 0, None), orders);
+                self.note_end(now, id, (None, Cause::Stopped { by: by.clone() }, 0, None), orders);
                 self.end_job(now, id, None, Cause::Stopped { by }, orders);
             }
             JobState::Starting | JobState::Running | JobState::Ending => {

@@ -128,7 +128,7 @@ impl Init {
         self.enter(now, Phase::Stopping, orders);
         for job in self.table.drain_queue() {
             let cause = Cause::Shutdown { why: why.into() };
-            self.note_end(job, (None, cause.clone(), 0, None), orders);
+            self.note_end(now, job, (None, cause.clone(), 0, None), orders);
             self.end_job(now, job, None, cause, orders);
         }
         let grace_ms = u64::try_from(self.budget.left(now).as_millis()).unwrap_or(u64::MAX);

@@ -117,6 +117,8 @@ impl Init {
                 let text =
                     format!("aborting the FUSE connection of {volume} ({device}), which holds pid {}", process.pid);
                 orders.push(Action::Log(Level::Warn, text));
+                // What it had not yet written is lost, by our own hand.
+                self.sync_failed = true;
                 orders.push(Action::AbortFuse { device: device.clone(), volume: volume.clone() });
             }
         }

@@ -394,6 +394,41 @@ fn a_fuse_volume_that_holds_somebody_beyond_his_grace_is_aborted_once_if_that_is
 }
 
 #[test]
+fn the_signal_that_main_died_of_is_the_one_whose_sender_is_told() {
+    let mut bench = Bench::new(config(Role::Subreaper, true));
+    let timeout = Sender::Process { pid: pid(77), uid: 0, comm: Some("timeout".into()) };
+    // As timeout(1) does.
+    for signal in [Signal::TERM, Signal::CONT] {
+        bench.step(Event::Signal { signal, sender: timeout.clone() });
+    }
+    bench.orders.clear();
+    bench.reap(MAIN, Exit::Signal(Signal::TERM));
+    let told = |order: &Action| matches!(order, Action::Note(Level::Info, said::Ended { cause: Cause::Signalled { from }, .. }) if *from == timeout);
+    assert!(bench.orders.iter().any(told), "{:?}", bench.orders);
+}
+
+#[test]
+fn a_main_that_sigkill_does_not_end_is_given_up_only_where_we_are_not_pid_1() {
+    for (role, code) in [(Role::Subreaper, Some(125)), (Role::Pid1, None)] {
+        let stop_timeout = Some(SECOND);
+        let mut bench = Bench::new(Config { stop_timeout, stuck_timeout: 5 * SECOND, ..config(role, true) });
+        bench.term();
+        while bench.now < 30_000 && bench.init.phase() != Phase::Gone && bench.init.deadline().is_some() {
+            bench.next_deadline();
+            if bench.orders.contains(&Action::Explain { all: false }) {
+                bench.orders.retain(|order| *order != Action::Explain { all: false });
+                bench.step(Event::Explained(vec![stuck(MAIN, "nfs4")]));
+            }
+        }
+        let left = bench.orders.iter().find_map(|order| match order {
+            Action::Exit(code) => Some(i32::from(*code)),
+            _ => None,
+        });
+        assert_eq!(left, code, "{role:?} at {}", bench.now);
+    }
+}
+
+#[test]
 fn what_did_not_reach_its_volume_is_an_exit_code_unless_main_has_one() {
     for (main, code) in [(0, NOT_SYNCED), (3, 3)] {
         let mut bench = Bench::new(config(Role::Subreaper, true));
@@ -478,7 +513,7 @@ fn a_queued_job_can_be_stopped_and_a_shutdown_answers_the_queue() {
     bench.step(Event::Line(Line::Stop(Some(RequestId(9)), JobRef::Id(JobId(2)), None, None)));
     let ended = |to: u128, job, cause| Action::Answer {
         to: RequestId(to),
-        reply: Reply::Ended { job: JobId(job), exit: None, cause, left: Vec::new() },
+        reply: Reply::Ended { job: JobId(job), exit: None, cause, left: Vec::new(), oom_kills: 0 },
         last: true,
     };
     assert_eq!(bench.take(), [ended(2, 2, Cause::Stopped { by: None }), ended(9, 2, Cause::Stopped { by: None })]);
@@ -499,7 +534,7 @@ fn who_waits_is_told_once_whenever_the_job_ends() {
     assert_eq!(bench.take(), [Action::Hold(RequestId(5)), Action::Hold(RequestId(6))]);
     bench.step(Event::ClientGone(RequestId(5)));
     bench.end_job(job, 20);
-    let reply = Reply::Ended { job, exit: Some(Exit::Code(0)), cause: Cause::Exited, left: Vec::new() };
+    let reply = Reply::Ended { job, exit: Some(Exit::Code(0)), cause: Cause::Exited, left: Vec::new(), oom_kills: 0 };
     assert_eq!(bench.take(), [Action::Answer { to: RequestId(6), reply: reply.clone(), last: true }]);
     bench.step(Event::Line(Line::Wait(RequestId(7), JobRef::Id(job))));
     assert_eq!(bench.take(), [Action::Answer { to: RequestId(7), reply, last: true }]);
@@ -540,7 +575,7 @@ fn a_keeper_that_was_killed_takes_its_tree_along_and_nothing_else() {
         bench.step(Event::Line(Line::Wait(RequestId(5), JobRef::Id(job))));
         bench.take();
         bench.reap(20, Exit::Signal(Signal::KILL));
-        let reply = Reply::Ended { job, exit: None, cause: Cause::KeeperGone, left: Vec::new() };
+        let reply = Reply::Ended { job, exit: None, cause: Cause::KeeperGone, left: Vec::new(), oom_kills: 0 };
         let strays = Action::EndStrays { job, command: Some(pid(21)), all };
         assert_eq!(bench.take(), [strays, Action::Answer { to: RequestId(5), reply, last: true }]);
         assert_eq!(bench.init.phase(), Phase::Running);

@@ -110,7 +110,11 @@ impl Turn<'_> {
             Action::Sync => self.sync(),
             Action::TellSyncing { volumes, time } => {
                 let dirty = inspect::dirty().map(|text| format!(" ({text})")).unwrap_or_default();
-                log::warn!("still syncing {}, for {} s{dirty}", volumes.join(", "), time.as_secs());
+                let seconds = time.as_secs();
+                log::warn!("still waiting for {} to take what was written, for {seconds} s{dirty}", volumes.join(", "));
+                if self.plan.abort_fuse {
+                    self.abort_syncing(&volumes);
+                }
             }
             Action::DropHalfLine => {
                 self.half_line = false;
@@ -152,8 +156,10 @@ impl Turn<'_> {
                 started: time(self.started),
                 wall_us: *wall_us,
                 exit: *exit,
-                usage: usage.unwrap_or_default(),
-                oom_kills: self.oom_counter().map_or(0, |counter| counter.kills().saturating_sub(self.oom_kills)),
+                usage: Usage {
+                    oom_kills: self.oom_counter().map_or(0, |counter| counter.kills().saturating_sub(self.oom_kills)),
+                    ..usage.unwrap_or_default()
+                },
                 ..record(Subject::Main, cause.clone())
             });
         }
@@ -466,6 +472,18 @@ impl Turn<'_> {
         }
     }
 
+    /// The volumes that do not take what was written: nobody is left whom it could still help.
+    fn abort_syncing(&mut self, names: &[String]) {
+        for volume in inspect::remote_volumes().unwrap_or_default() {
+            let name = helper::volume_name(&volume);
+            if volume.is_fuse() && names.contains(&name) {
+                let error = format!("aborting the FUSE connection of {name}: what it had not written is lost");
+                self.facts.push_back(Event::Synced { volume: name, error: Some(error) });
+                self.perform(Action::AbortFuse { device: volume.device, volume: volume.path.display().to_string() });
+            }
+        }
+    }
+
     /// Has a helper answer, now or, if something is short, in a moment; or takes it as answered so.
     fn ask(&mut self, order: Action, asked: std::io::Result<(Pid, Helper)>, what: &str, in_vain: Event) {
         match asked.and_then(|(pid, helper)| self.add_helper(pid, helper)) {
@@ -539,7 +557,6 @@ fn record(job: Subject, cause: Cause) -> Record {
         exit: None,
         cause,
         usage: Usage::default(),
-        oom_kills: 0,
     }
 }
 
