@@ -266,7 +266,8 @@ pub fn savers(lab: &Lab) -> Vec<Row> {
         Row::more(format!("shutdown: files saved of {begun} begun by exec'd and background processes"), "", saved);
     // A ratio to nothing is none.
     row.to_best_peer = None;
-    let busy = Row::new(format!("EBUSY at the unmount after it, of {rounds}, not as PID 1"), "", busy);
+    let mut busy = Row::new(format!("EBUSY at the unmount after it, of {rounds}, not as PID 1"), "", busy);
+    busy.to_best_peer = None;
     vec![
         row.target("all", |row| Some((row.of("lastout")?.median as usize == begun).into())).not_there(lab.missing()),
         busy.target("0", |row| Some((row.of("lastout")?.median == 0.0).into())),
