@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     lab::{Lab, Role, find, kill, number, quiet, scratch, words},
-    measures::memory::sleeping_jobs,
+    measures::memory::{leave, sleeping_jobs},
     report::{Row, single},
     support::{As, Init, children},
 };
@@ -71,6 +71,7 @@ pub fn idle(lab: &Lab) -> Vec<Row> {
         children(child.id() as i32).into_iter().for_each(kill);
         let _ = child.wait();
     }
+    leave(busy);
     let rows = |what: &str, counted: &[f64]| -> Vec<Row> {
         let row = |title: String, which: &str| {
             let role = |name: &str| if name == "100 jobs" || name == "lastout" { Role::Lastout } else { Role::Peer };

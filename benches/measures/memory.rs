@@ -68,6 +68,12 @@ pub fn holding(lab: &Lab) -> Vec<Row> {
     rows
 }
 
+/// Ends an init that has jobs: killed, it would leave keepers that still write into a directory that is removed.
+pub fn leave(init: Init) {
+    init.signal("TERM");
+    init.end();
+}
+
 /// Detached, so that they have no client.
 pub fn sleeping_jobs(lab: &Lab, init: &Init, count: usize) -> Vec<i32> {
     wait_for(lab, &init.control());
@@ -93,6 +99,7 @@ pub fn keepers(lab: &Lab) -> Vec<Row> {
         |what: &str| -> Vec<f64> { keepers.iter().map(|pid| number(*pid, "smaps_rollup", what).unwrap()).collect() };
     let value = summary("lastout", Role::Lastout, of("Anonymous"));
     let share = summary("", Role::Lastout, of("Pss_Anon")).median;
+    leave(init);
     let row = Row::new("memory for each idle job (its keeper)", "kB anonymous", vec![value]);
     let row = row.target("≤ 100", |row| Some((row.values[0].median <= 100.0).into()));
     vec![row.note(format!("100 jobs; {share:.0} kB each, where what they share counts by its share"))]
