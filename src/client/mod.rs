@@ -64,6 +64,6 @@ fn who(command: &str) -> Option<Who> {
 /// 128 bits from the kernel.
 fn new_request_id() -> anyhow::Result<RequestId> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    process::random(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {}", crate::sys::errno(&error)))?;
     Ok(RequestId(u128::from_ne_bytes(bytes)))
 }

@@ -472,7 +472,7 @@ impl<'a> Keeper<'a> {
         let alive = Alive {
             wall_ms: milli(now.since(self.started.1)),
             cpu_milli: u64::try_from(cpu.saturating_sub(before).as_micros() * 1000 / passed).unwrap_or(u64::MAX),
-            cpus_milli: process::cpus() as u64 * 1000,
+            cpus_milli: cpus_milli(),
             rss_bytes: load.rss_bytes,
             processes: load.processes,
         };
@@ -529,6 +529,13 @@ impl<'a> Keeper<'a> {
         }
         self.tell(&Notice::Ended { exit, cause, wall_us, usage: Some(usage) });
     }
+}
+
+/// The CPUs that the job may use, in thousandths: those that it may run on, and what its group may have of them.
+fn cpus_milli() -> u64 {
+    let own = process::cpus() as u64 * 1000;
+    let share = inspect::limits(process::me()).cpu.and_then(|cpu| cpu.limit);
+    share.map_or(own, |share| own.min((share * 1000.0) as u64))
 }
 
 fn add<T>(list: &mut Vec<T>, entry: Option<T>) -> Option<usize> {

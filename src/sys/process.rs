@@ -22,6 +22,15 @@ pub fn name_of(pid: Pid) -> Option<String> {
     Some(String::from_utf8_lossy(&name).trim_end().to_string())
 }
 
+/// Random bytes from the kernel, 256 at most. (The crate getrandom looks for the C library's function at run time, which a
+/// static program does not find, and opens files instead.)
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of one slice.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // Up to 256 bytes come whole (getrandom(2)).
+    if count == bytes.len() as isize { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The CPUs that we may run on.
 pub fn cpus() -> usize {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
