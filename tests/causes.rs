@@ -167,9 +167,13 @@ fn a_shutdown_says_what_began_it() {
     assert_eq!(why(ends(As::Subreaper, &[], "job", by_hand)), "asked by enough");
     // A shell of the same namespace, which waits there to be looked at.
     let me = std::process::id();
+    let mut sender = None;
     let inside = why(ends(As::Subreaper, &[], "job", |init| {
-        run("sh", &["-c", &format!("kill -TERM {} && sleep 0.3", init.pid)]);
+        let script = format!("kill -TERM {}; read line", init.pid);
+        sender = Some(Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap());
     }));
+    // The end of its input is its own.
+    sender.take().unwrap().wait().unwrap();
     assert!(inside.starts_with("SIGTERM from pid ") && inside.ends_with("(sh, uid 0)") || !is_root(), "{inside} {me}");
     let fifo = scratch();
     let go = fifo.path().join("go");

@@ -78,8 +78,8 @@ pub enum Event {
     KernelLetGo,
     /// The answer to [`super::Action::Census`]: who else holds volumes, and what could not be inspected.
     Counted(Vec<String>),
-    /// The answer to [`super::Action::Sync`]: these volumes are being synced.
-    Syncing(Vec<String>),
+    /// The answer to [`super::Action::Sync`]: these volumes are being synced; with the device of those that are FUSE.
+    Syncing(Vec<(String, Option<String>)>),
     /// A volume has taken what was written, or the reason why not.
     Synced {
         /// As [`Event::Syncing`] named it.

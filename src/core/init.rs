@@ -89,7 +89,8 @@ enum Engine {
 struct Syncing {
     since: Tick,
     say_at: Tick,
-    volumes: BTreeSet<String>,
+    /// With the device of those that are FUSE.
+    volumes: BTreeMap<String, Option<String>>,
 }
 
 /// `EX_IOERR` of `sysexits.h`: main ended with 0, but what was written has not reached a volume.
@@ -337,17 +338,23 @@ impl Init {
             self.give_up_at = None;
             self.gave_up = true;
         }
+        let mut hanging = Vec::new();
         if let Some(syncing) = &mut self.syncing
             && now >= syncing.say_at
         {
             syncing.say_at = now + STUCK_EVERY;
             let time = now.since(syncing.since);
-            orders.push(Action::TellSyncing { volumes: syncing.volumes.iter().cloned().collect(), time });
+            orders.push(Action::TellSyncing { volumes: syncing.volumes.keys().cloned().collect(), time });
+            let fuse = syncing.volumes.iter().filter_map(|(name, device)| Some((name.clone(), device.clone()?)));
+            hanging.extend(fuse);
             if self.config.role == Role::Subreaper && time >= self.config.stuck_timeout && !self.gave_up {
                 self.gave_up = true;
-                let names = syncing.volumes.iter().map(|volume| format!("left behind: not synced: {volume}"));
+                let names = syncing.volumes.keys().map(|volume| format!("left behind: not synced: {volume}"));
                 orders.extend(names.map(|text| Action::Log(Level::Error, text)));
             }
+        }
+        for (volume, device) in hanging {
+            self.abort(&device, &volume, "which does not take what was written", orders);
         }
         if self.half_line_at.is_some_and(|at| now >= at) {
             self.half_line_at = None;

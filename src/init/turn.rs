@@ -400,9 +400,7 @@ impl<'a> Turn<'a> {
         if counter.kills() <= self.oom_kills {
             return None;
         }
-        let limit_bytes = counter.limit();
-        let is_large = max_rss_bytes >= limit_bytes.unwrap_or(keeper::LARGE) / keeper::OOM_SHARE;
-        is_large.then_some(OomKill { limit_bytes })
+        OomKill::blame(counter.limit(), max_rss_bytes)
     }
 
     fn oom_counter(&self) -> Option<&inspect::OomCounter> {

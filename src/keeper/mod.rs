@@ -46,10 +46,6 @@ use output::Output;
 
 /// The largest `request.json` that is read, in bytes: more than `execve(2)` takes.
 pub const LARGEST_REQUEST: u64 = 64 << 20;
-/// The OOM killer ends the largest: what had less than this part of the memory limit was not the one.
-pub const OOM_SHARE: u64 = 16;
-/// Where there is no limit, of this, in bytes.
-pub const LARGE: u64 = 1 << 30;
 /// Characters of a command that `ps` may show.
 const COMMAND_TEXT: usize = 200;
 /// How often what must not be lost is tried, and the pause in between.
@@ -418,12 +414,9 @@ impl<'a> Keeper<'a> {
         more
     }
 
-    /// The count is the container's: what was small was not worth the OOM killer's while, somebody else was.
     fn blame_oom(&mut self, max_rss_bytes: u64) {
         let limit_bytes = self.start.oom.and_then(inspect::OomCounter::limit);
-        if max_rss_bytes >= limit_bytes.unwrap_or(LARGE) / OOM_SHARE {
-            self.facts.push_back(JobEvent::OomKill(OomKill { limit_bytes }));
-        }
+        self.facts.extend(OomKill::blame(limit_bytes, max_rss_bytes).map(JobEvent::OomKill));
     }
 
     fn perform(&mut self, order: JobAction) {

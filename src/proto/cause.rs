@@ -154,6 +154,16 @@ pub struct OomKill {
     pub limit_bytes: Option<u64>,
 }
 
+impl OomKill {
+    /// Whether a kill is to be put down to the OOM killer: it has struck somebody in this container, and it ends the
+    /// largest. What was small beside the limit was not worth its while. `None`: somebody else was.
+    pub fn blame(limit_bytes: Option<u64>, max_rss_bytes: u64) -> Option<OomKill> {
+        const SHARE: u64 = 16;
+        const WITHOUT_LIMIT: u64 = 1 << 30;
+        (max_rss_bytes >= limit_bytes.unwrap_or(WITHOUT_LIMIT) / SHARE).then_some(OomKill { limit_bytes })
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let by = |by: &Option<Who>| by.as_ref().map_or("by request".into(), |by| format!("by {by}"));
@@ -184,6 +194,19 @@ impl fmt::Display for Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oom_killer_is_blamed_only_for_what_was_not_small() {
+        const MIB: u64 = 1 << 20;
+        for (limit, rss, blamed) in [
+            (Some(64 * MIB), 60 * MIB, true),
+            (Some(64 * MIB), 2 * MIB, false),
+            (None, 900 * MIB, true),
+            (None, MIB, false),
+        ] {
+            assert_eq!(OomKill::blame(limit, rss).is_some(), blamed, "{limit:?} {rss}");
+        }
+    }
 
     #[test]
     fn an_end_that_nobody_ordered_is_told_apart() {

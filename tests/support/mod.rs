@@ -252,6 +252,14 @@ impl Init {
 
 impl Drop for Init {
     fn drop(&mut self) {
+        // What a subreaper that is killed leaves, nobody ends.
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let left = children(self.pid);
+            let _ = self.child.kill();
+            for pid in left.iter().flat_map(|pid| children(*pid)).chain(left.iter().copied()) {
+                let _ = Command::new("kill").args(["-9", &pid.to_string()]).output();
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

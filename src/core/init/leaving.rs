@@ -1,6 +1,9 @@
 //! Leaving: which phase it is, and whose end it waits for.
 
-use std::{collections::BTreeSet, mem};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
@@ -39,7 +42,7 @@ impl Init {
     }
 
     pub(super) fn begin_syncing(&mut self, now: Tick, orders: &mut Vec<Action>) {
-        self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY, volumes: BTreeSet::new() });
+        self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY, volumes: BTreeMap::new() });
         self.enter(now, Phase::Syncing, orders);
     }
 

@@ -107,20 +107,23 @@ impl Init {
         self.explaining.found = found;
     }
 
-    /// Aborts the connections of the FUSE volumes that hold these, each once, if the user wishes that.
+    /// Aborts the connections of the FUSE volumes that hold these.
     pub(super) fn abort_fuse<'a>(&mut self, stuck: impl IntoIterator<Item = &'a Leftover>, orders: &mut Vec<Action>) {
         let is_fuse = |process: &&Leftover| process.filesystem.as_ref().is_some_and(|kind| kind.starts_with("fuse"));
-        for process in stuck.into_iter().filter(|_| self.config.abort_fuse).filter(is_fuse) {
-            if let (Some(device), Some(volume)) = (&process.device, &process.volume)
-                && self.explaining.aborted.insert(device.clone())
-            {
-                let text =
-                    format!("aborting the FUSE connection of {volume} ({device}), which holds pid {}", process.pid);
-                orders.push(Action::Log(Level::Warn, text));
-                // What it had not yet written is lost, by our own hand.
-                self.sync_failed = true;
-                orders.push(Action::AbortFuse { device: device.clone(), volume: volume.clone() });
+        for process in stuck.into_iter().filter(is_fuse) {
+            if let (Some(device), Some(volume)) = (&process.device, &process.volume) {
+                self.abort(device, volume, &format!("which holds pid {}", process.pid), orders);
             }
+        }
+    }
+
+    /// Aborts one connection, once, if the user wishes that. What it had not yet written is lost, by our own hand.
+    pub(super) fn abort(&mut self, device: &str, volume: &str, why: &str, orders: &mut Vec<Action>) {
+        if self.config.abort_fuse && self.explaining.aborted.insert(device.into()) {
+            let text = format!("aborting the FUSE connection of {volume} ({device}), {why}");
+            orders.push(Action::Log(Level::Warn, text));
+            self.sync_failed = true;
+            orders.push(Action::AbortFuse { device: device.into(), volume: volume.into() });
         }
     }
 }

@@ -435,13 +435,36 @@ fn what_did_not_reach_its_volume_is_an_exit_code_unless_main_has_one() {
         bench.reap(MAIN, Exit::Code(main));
         bench.step(Event::Alone(true));
         assert!(bench.take().contains(&Action::Sync));
-        bench.step(Event::Syncing(vec!["/a (nfs4)".into(), "/b (fuse)".into()]));
+        bench.step(Event::Syncing(vec![("/a (nfs4)".into(), None), ("/b (fuse)".into(), Some("0:52".into()))]));
         bench.step(Event::Synced { volume: "/a (nfs4)".into(), error: Some("EIO".into()) });
         assert_eq!(bench.take(), [], "it waits for the other");
         bench.next_deadline();
         let time = 5 * SECOND;
         assert_eq!(bench.take(), [Action::TellSyncing { volumes: vec!["/b (fuse)".into()], time }]);
         bench.step(Event::Synced { volume: "/b (fuse)".into(), error: None });
+        assert_eq!(bench.take(), leave(code));
+    }
+}
+
+#[test]
+fn a_fuse_volume_that_does_not_take_what_was_written_is_aborted_if_that_is_wished_and_costs_the_code() {
+    for (abort_fuse, code) in [(true, NOT_SYNCED), (false, 0)] {
+        let mut bench = Bench::new(Config { abort_fuse, ..config(Role::Pid1, true) });
+        bench.reap(MAIN, Exit::Code(0));
+        bench.step(Event::Alone(true));
+        let volumes = [("/a (nfs4)", None), ("/b (fuse)", Some("0:52".into()))];
+        bench.step(Event::Syncing(volumes.map(|(name, device)| (name.into(), device)).to_vec()));
+        bench.take();
+        let abort = Action::AbortFuse { device: "0:52".into(), volume: "/b (fuse)".into() };
+        let mut aborted = 0;
+        for _ in 0..3 {
+            bench.next_deadline();
+            aborted += bench.take().iter().filter(|order| **order == abort).count();
+        }
+        assert_eq!(aborted, usize::from(abort_fuse), "once, and no other");
+        for (volume, _) in [("/a (nfs4)", ()), ("/b (fuse)", ())] {
+            bench.step(Event::Synced { volume: volume.into(), error: None });
+        }
         assert_eq!(bench.take(), leave(code));
     }
 }
@@ -715,7 +738,7 @@ impl World {
                 facts.push(Event::Looked(Some(seen)));
             }
             Action::Sync => {
-                facts.push(Event::Syncing(vec!["/x (nfs4)".into()]));
+                facts.push(Event::Syncing(vec![("/x (nfs4)".into(), None)]));
                 facts.push(Event::Synced { volume: "/x (nfs4)".into(), error: None });
             }
             Action::Explain { .. } => facts.push(Event::Explained(Vec::new())),

@@ -112,9 +112,6 @@ impl Turn<'_> {
                 let dirty = inspect::dirty().map(|text| format!(" ({text})")).unwrap_or_default();
                 let seconds = time.as_secs();
                 log::warn!("still waiting for {} to take what was written, for {seconds} s{dirty}", volumes.join(", "));
-                if self.plan.abort_fuse {
-                    self.abort_syncing(&volumes);
-                }
             }
             Action::DropHalfLine => {
                 self.half_line = false;
@@ -453,7 +450,10 @@ impl Turn<'_> {
             // One filesystem may be mounted at several places.
             let mut devices = BTreeSet::new();
             volumes.retain(|volume| devices.insert(volume.device.clone()));
-            self.facts.push_back(Event::Syncing(volumes.iter().map(helper::volume_name).collect()));
+            let named = |volume: &inspect::Volume| {
+                (helper::volume_name(volume), volume.is_fuse().then(|| volume.device.clone()))
+            };
+            self.facts.push_back(Event::Syncing(volumes.iter().map(named).collect()));
             self.to_sync = Some(volumes);
         }
         while let Some(volume) = self.to_sync.as_mut().and_then(Vec::pop) {
@@ -468,18 +468,6 @@ impl Turn<'_> {
                     let volume = helper::volume_name(&volume);
                     self.facts.push_back(Event::Synced { volume, error: Some(in_vain(&error)) });
                 }
-            }
-        }
-    }
-
-    /// The volumes that do not take what was written: nobody is left whom it could still help.
-    fn abort_syncing(&mut self, names: &[String]) {
-        for volume in inspect::remote_volumes().unwrap_or_default() {
-            let name = helper::volume_name(&volume);
-            if volume.is_fuse() && names.contains(&name) {
-                let error = format!("aborting the FUSE connection of {name}: what it had not written is lost");
-                self.facts.push_back(Event::Synced { volume: name, error: Some(error) });
-                self.perform(Action::AbortFuse { device: volume.device, volume: volume.path.display().to_string() });
             }
         }
     }
