@@ -117,8 +117,6 @@ pub struct Init {
     looking: bool,
     /// Whether anybody is left: unknown until asked, and again after every end.
     alone: Option<bool>,
-    /// What began the end.
-    why: String,
     asked_alone: bool,
     killed_all: bool,
     /// When it was said last that nothing can be seen.
@@ -147,7 +145,6 @@ impl Init {
             main_failure: None,
             main_started: Tick::default(),
             passed_on: BTreeMap::new(),
-            why: String::new(),
             main_kill_at: None,
             table: Table::starting_after(config.last_job),
             budget: Budget::new(config.grace.unwrap_or(GRACE)),
@@ -423,6 +420,14 @@ impl Init {
         let ended = Happening::Ended { job: Subject::Main, name: None, exit: Some(exit), cause, wall_us, usage };
         orders.push(Action::Note(if told { Level::Info } else { Level::Warn }, ended));
         self.main = Main::Ended(exit);
+        self.is_less_stuck();
+    }
+
+    /// Somebody who may have been stuck has ended. Who still is will be told again, main apart.
+    fn is_less_stuck(&mut self) {
+        if self.main_pid().is_none() || !self.passed_on.contains_key(&Signal::KILL) {
+            self.give_up_at = None;
+        }
     }
 
     fn bad_line(&mut self, now: Tick, bad: &BadLine, orders: &mut Vec<Action>) {

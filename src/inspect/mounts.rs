@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{base::Pid, sys::mount::is_remote};
+use crate::sys::mount::is_remote;
 
 /// One mount of a mount namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -132,12 +132,7 @@ fn kind(line: &[u8]) -> Option<&str> {
     std::str::from_utf8(line[after..].split(|b| *b == b' ').next()?).ok()
 }
 
-/// Every mount that a process sees, oldest first, by their paths below that process's root.
-pub fn mounts_of(pid: Pid) -> std::io::Result<Vec<Mount>> {
-    mounts_at(&format!("/proc/{pid}"))
-}
-
-/// The same of a task by its directory: a leader that has ended sees no mounts, its threads do.
+/// Every mount that a task sees, oldest first, by their paths below its root. By its directory: a leader that has ended sees no mounts, its threads do.
 pub(super) fn mounts_at(base: &str) -> std::io::Result<Vec<Mount>> {
     Ok(parse(&super::whole(&format!("{base}/mountinfo"))?))
 }

@@ -94,9 +94,13 @@ impl Init {
                 }
             }
             Notice::Ended { exit, cause, wall_us, usage } => {
+                let was_stuck = job.stuck_since.is_some();
                 job.enter(now, JobState::Ending);
                 job.outcome = Some((exit, cause.clone()));
                 self.note_end(now, id, (exit, cause, wall_us, usage), orders);
+                if was_stuck {
+                    self.is_less_stuck();
+                }
             }
         }
     }

@@ -127,7 +127,6 @@ impl Init {
 
     pub(super) fn begin_stopping(&mut self, now: Tick, why: &str, orders: &mut Vec<Action>) {
         orders.push(Action::Note(Level::Info, Happening::Stopping { why: why.into() }));
-        self.why = why.into();
         self.enter(now, Phase::Stopping, orders);
         for job in self.table.drain_queue() {
             let cause = Cause::Shutdown { why: why.into() };

@@ -429,6 +429,28 @@ fn a_main_that_sigkill_does_not_end_is_given_up_only_where_we_are_not_pid_1() {
 }
 
 #[test]
+fn who_was_stuck_and_has_ended_gives_nobody_else_up() {
+    // Main, killed after its stop timeout; and a job whose volume thawed.
+    for stuck_job in [false, true] {
+        let stop_timeout = (!stuck_job).then_some(SECOND);
+        let mut bench = Bench::new(Config { stop_timeout, stuck_timeout: 5 * SECOND, ..config(Role::Subreaper, true) });
+        let (one, _other) = (bench.job(1, 20), bench.job(2, 30));
+        bench.term();
+        bench.now = 2000;
+        bench.step(Event::Tick);
+        if stuck_job {
+            bench.step(Event::Notice { job: one, notice: Notice::Stuck(Vec::new()) });
+            bench.end_job(one, 20);
+        } else {
+            bench.reap(MAIN, Exit::Signal(Signal::KILL));
+        }
+        bench.now = 30_000;
+        bench.step(Event::Tick);
+        assert_eq!(bench.init.phase(), Phase::Stopping, "the other job has its time: {stuck_job}");
+    }
+}
+
+#[test]
 fn what_did_not_reach_its_volume_is_an_exit_code_unless_main_has_one() {
     for (main, code) in [(0, NOT_SYNCED), (3, 3)] {
         let mut bench = Bench::new(config(Role::Subreaper, true));
