@@ -73,8 +73,7 @@ fn top() -> Command {
 }
 
 /// The program, from its arguments to its exit code.
-pub fn run(mut original: Original) -> u8 {
-    let words: Vec<OsString> = std::env::args_os().collect();
+pub fn run(mut original: Original, words: Vec<OsString>) -> u8 {
     let first = words.get(1).and_then(|word| word.to_str());
     let Some(called) = SUBCOMMANDS.iter().find(|subcommand| Some(subcommand.name) == first) else {
         let parsed = init::command().try_get_matches_from(&words);

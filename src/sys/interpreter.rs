@@ -15,13 +15,16 @@ const PT_INTERP: u32 = 3;
 
 /// An exec of `program` has said ENOENT: its interpreter, if the program is there and the interpreter is not.
 pub(super) fn missing(program: &OsStr) -> Option<PathBuf> {
-    let path = if program.as_bytes().contains(&b'/') { Path::new(program).to_path_buf() } else { in_path(program)? };
+    let path = find(program)?;
     let interpreter = of(&path).ok()??;
     (!interpreter.exists()).then_some(interpreter)
 }
 
-/// Where `execvp(3)` finds a program without a slash.
-fn in_path(program: &OsStr) -> Option<PathBuf> {
+/// Where `execvp(3)` finds a program.
+pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return Some(program.into());
+    }
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }

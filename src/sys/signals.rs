@@ -31,7 +31,7 @@ pub struct Arrived {
 impl Signals {
     /// Every signal. The caller has blocked them all at its start.
     pub fn all() -> io::Result<Signals> {
-        Signals::of(SigSet::all().as_ref())
+        Signals::of(super::start::every_signal().as_ref())
     }
 
     /// These only. The caller has blocked them.

@@ -9,7 +9,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -19,6 +19,9 @@ use nix::unistd::{ForkResult, fork};
 
 use super::{fd, interpreter, process, start::Original, tty};
 use crate::base::{Errno, ExecFailure, Pid, Signal};
+
+/// `_PATH_BSHELL`.
+const SHELL: &CStr = c"/bin/sh";
 
 /// Forks a child that runs `body` and exits with its answer; 125 if it panics.
 pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
@@ -158,17 +161,32 @@ impl Command<'_> {
         let env = self.env.as_deref().map(pointers);
         if let Some(env) = &env {
             // SAFETY: the child has one thread, and the strings live until exec or `_exit`.
-            unsafe { libc::environ = env.as_ptr().cast_mut().cast() };
+            unsafe { environ = env.as_ptr().cast_mut().cast() };
         }
         // SAFETY: the array ends with a null pointer and its strings with NUL. `execvp` searches the `PATH`
-        // of `environ`, and runs what has no interpreter with the shell, as everybody expects.
+        // of `environ`.
         unsafe { libc::execvp(words[0], words.as_ptr()) };
         let error = io::Error::last_os_error();
-        // The file may be there, and not what it names: the kernel's answer is the same.
         let program = OsStr::from_bytes(self.words[0].as_bytes());
+        // POSIX has `execvp` run what names no interpreter with the shell; musl's does not.
+        if error.raw_os_error() == Some(libc::ENOEXEC)
+            && let Some(script) =
+                interpreter::find(program).and_then(|path| CString::new(path.into_os_string().into_vec()).ok())
+        {
+            let mut words = words.clone();
+            words.splice(..1, [SHELL.as_ptr(), script.as_ptr()]);
+            // SAFETY: as above.
+            unsafe { libc::execv(SHELL.as_ptr(), words.as_ptr()) };
+        }
+        // The file may be there, and not what it names: the kernel's answer is the same.
         let missing = (error.raw_os_error() == Some(libc::ENOENT)).then(|| interpreter::missing(program)).flatten();
         (error, missing)
     }
+}
+
+unsafe extern "C" {
+    /// `environ(7)`. The crate libc does not have it for every C library.
+    static mut environ: *mut *mut libc::c_char;
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {

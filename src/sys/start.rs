@@ -1,6 +1,9 @@
 //! What a process was given at its start, before anything changed it.
 
-use std::os::fd::RawFd;
+use std::{
+    ffi::{CStr, OsStr, OsString},
+    os::{fd::RawFd, unix::ffi::OsStrExt},
+};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
@@ -13,18 +16,20 @@ pub struct Original {
     pub(super) chld_ignored: bool,
 }
 
-/// Makes `$run` the program: `fn(Original) -> u8`. Instead of Rust's own start, because that ignores SIGPIPE
+/// Makes `$run` the program: `fn(Original, Vec<OsString>) -> u8`. Instead of Rust's own start, because that ignores SIGPIPE
 /// (which every command would inherit) and opens `/dev/null` in place of what is closed.
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {
-        /// The C runtime's entry. The standard library finds the arguments by itself.
+        /// The C runtime's entry. The standard library finds the arguments by itself only with glibc.
         #[allow(unsafe_code)]
         // SAFETY: the crate is `no_main`, so there is no other `main`.
         #[unsafe(no_mangle)]
-        pub extern "C" fn main(_argc: i32, _argv: *const *const u8) -> i32 {
+        pub unsafe extern "C" fn main(argc: i32, argv: *const *const std::ffi::c_char) -> i32 {
             let original = $crate::sys::start::begin();
-            let code = std::panic::catch_unwind(|| $run(original)).unwrap_or(125);
+            // SAFETY: they are what the C runtime gives to `main`.
+            let words = unsafe { $crate::sys::start::arguments(argc, argv) };
+            let code = std::panic::catch_unwind(|| $run(original, words)).unwrap_or(125);
             std::process::exit(code.into())
         }
     };
@@ -34,10 +39,45 @@ macro_rules! entry {
 /// fills closed standard descriptors, so that no other file lands there.
 pub fn begin() -> Original {
     let mut mask = SigSet::empty();
-    // Cannot fail: the arguments are valid.
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask));
+    block_all(&mut mask);
     fill_standard_descriptors();
     Original { mask, chld_ignored: false }
+}
+
+/// The C library would leave out what [`every_signal`] is about, in what it blocks and in what it tells.
+fn block_all(before: &mut SigSet) {
+    let all = every_signal();
+    let set = std::ptr::from_ref(all.as_ref());
+    let old = std::ptr::from_mut(before).cast::<libc::sigset_t>();
+    // SAFETY: `SigSet` is a transparent `sigset_t`, of which the kernel uses the first eight bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, old, 8) };
+}
+
+/// All that the kernel has. `sigfillset` leaves out what the C library keeps for its threads, which we have not;
+/// with musl that includes 34, everybody else's SIGRTMIN.
+pub(super) fn every_signal() -> SigSet {
+    // SAFETY: a signal set is an array of bits, of which every one may be set.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        set.as_mut_ptr().write_bytes(0xff, 1);
+        SigSet::from_sigset_t_unchecked(set.assume_init())
+    }
+}
+
+/// The command line.
+///
+/// # Safety
+///
+/// `argv` has `argc` strings that live as long as the program.
+pub unsafe fn arguments(argc: i32, argv: *const *const std::ffi::c_char) -> Vec<OsString> {
+    (0..usize::try_from(argc).unwrap_or(0))
+        .map(|index| {
+            // SAFETY: the caller's promise.
+            let word = unsafe { *argv.add(index) };
+            // SAFETY: likewise.
+            OsStr::from_bytes(unsafe { CStr::from_ptr(word) }.to_bytes()).to_owned()
+        })
+        .collect()
 }
 
 /// Opens `/dev/null` in place of what is closed. It closes again on exec: main finds it as it was.
