@@ -12,6 +12,7 @@ mod flood;
 mod init;
 mod job;
 mod relay;
+pub mod service;
 mod shutdown;
 mod table;
 

@@ -1,0 +1,5 @@
+//! Services: what the configuration file says.
+
+mod config;
+
+pub use config::*;
