@@ -1,6 +1,6 @@
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use super::Phase;
+use super::{Phase, service::RunConfig};
 
 use crate::{
     base::{JobId, Name, Pgid, Pid, RequestId, Signal},
@@ -27,6 +27,8 @@ pub enum Source {
     Request(RequestId),
     /// The words of a `run` line.
     Words(Vec<String>),
+    /// A service's next run.
+    Service(Rc<RunConfig>),
 }
 
 /// What the init's loop is to do. None of it may block.

@@ -73,6 +73,7 @@ impl Table {
         let text = match &source {
             Source::Request(_) => String::new(),
             Source::Words(words) => shell_words::join(words),
+            Source::Service(run) => shell_words::join(&run.command),
         };
         let mut job = Job {
             by_hand: matches!(source, Source::Words(_)),
@@ -189,7 +190,7 @@ impl Table {
             };
             let request = match job.source {
                 Some(Source::Request(request)) => Some(request),
-                Some(Source::Words(_)) | None => None,
+                Some(Source::Words(_) | Source::Service(_)) | None => None,
             };
             (info, request)
         };

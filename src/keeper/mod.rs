@@ -141,6 +141,10 @@ fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
             let words = words.iter().map(|word| Bytes::from(word.as_str())).collect();
             return Ok(Request { detach: true, ..Request::new(words) });
         }
+        Source::Service(run) => {
+            let words = run.command.iter().map(|word| Bytes::from(word.as_str())).collect();
+            return Ok(Request { detach: true, ..Request::new(words) });
+        }
     };
     let shortage = |error: std::io::Error, what: &str| match crate::sys::is_shortage(&error) {
         true => refuse(what)(error),

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Who;
-use crate::base::{ExecFailure, Exit, Pid, Signal};
+use crate::base::{ExecFailure, Exit, Name, Pid, Signal};
 
 /// Who sent a signal, as the kernel tells it (`si_code`, `si_pid`, `si_uid`).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -81,6 +81,29 @@ pub enum Cause {
         /// The memory limit that was reached, bytes; null if the whole machine was out of memory.
         limit_bytes: Option<u64>,
     },
+    /// A command of its setup failed, so it was not started.
+    SetupFailed {
+        /// Which, as a person would type it, shortened.
+        command: String,
+        /// How it ended; null if its time was over.
+        exit: Option<Exit>,
+        /// The end of what it said.
+        output: String,
+    },
+    /// It was not ready in time.
+    NotReady,
+    /// Its health check failed too often.
+    Unhealthy {
+        /// What the last check said.
+        why: String,
+    },
+    /// It did not say `WATCHDOG=1` in time.
+    Watchdog,
+    /// What it needs has failed for good.
+    DependencyFailed {
+        /// Which.
+        name: Name,
+    },
     /// The init is shutting down.
     Shutdown {
         /// What began it.
@@ -119,6 +142,11 @@ impl Cause {
             Cause::Killed { .. } => "killed",
             Cause::Signalled { .. } => "signalled",
             Cause::OomKilled { .. } => "OOM-killed",
+            Cause::SetupFailed { .. } => "setup failed",
+            Cause::NotReady => "not ready",
+            Cause::Unhealthy { .. } => "unhealthy",
+            Cause::Watchdog => "watchdog",
+            Cause::DependencyFailed { .. } => "dependency",
             Cause::Shutdown { .. } => "shutdown",
             Cause::InitGone => "init died",
             Cause::KeeperGone => "keeper died",
@@ -140,6 +168,11 @@ impl Cause {
             | Cause::Timeout
             | Cause::ClientGone
             | Cause::OomKilled { .. }
+            | Cause::SetupFailed { .. }
+            | Cause::NotReady
+            | Cause::Unhealthy { .. }
+            | Cause::Watchdog
+            | Cause::DependencyFailed { .. }
             | Cause::InitGone
             | Cause::KeeperGone
             | Cause::Unknown => false,
@@ -183,6 +216,17 @@ impl fmt::Display for Cause {
             Cause::OomKilled { limit_bytes: None } => {
                 f.write_str("the kernel's OOM killer: the machine has no memory left")
             }
+            Cause::SetupFailed { command, exit, output } => {
+                match exit {
+                    Some(exit) => write!(f, "its setup failed ({exit}): {command}")?,
+                    None => write!(f, "its setup took too long: {command}")?,
+                }
+                if output.is_empty() { Ok(()) } else { write!(f, ": {}", output.trim_end()) }
+            }
+            Cause::NotReady => f.write_str("it was not ready in time"),
+            Cause::Unhealthy { why } => write!(f, "unhealthy: {why}"),
+            Cause::Watchdog => f.write_str("it did not say WATCHDOG=1 in time"),
+            Cause::DependencyFailed { name } => write!(f, "{name}, which it needs, has failed"),
             Cause::Shutdown { why } => write!(f, "shutdown ({why})"),
             Cause::InitGone => f.write_str("the init died"),
             Cause::KeeperGone => f.write_str("its keeper died"),

@@ -36,6 +36,14 @@ pub enum Notice {
     Command(String),
     /// The command was executed.
     Started(Pid),
+    /// A setup command was executed; counted from 1.
+    Setup(usize),
+    /// The service is ready.
+    Ready,
+    /// A health check has changed what is known.
+    Healthy(bool),
+    /// What the service says of itself (`STATUS=` of `sd_notify(3)`).
+    Status(String),
     /// The tree is being ended.
     Ending,
     /// SIGKILL does not end these.

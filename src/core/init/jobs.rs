@@ -76,6 +76,7 @@ impl Init {
                     job.enter(now, JobState::Running);
                 }
             }
+            Notice::Setup(_) | Notice::Ready | Notice::Healthy(_) | Notice::Status(_) => {}
             Notice::Ending => job.enter(now, JobState::Ending),
             Notice::Stuck(left) => {
                 let since = *job.stuck_since.get_or_insert(now);
@@ -129,7 +130,7 @@ impl Init {
         // A job without a keeper has nobody else to tell its client.
         let owner = match self.table.get(id).and_then(|job| job.source.take()) {
             Some(Source::Request(request)) => Some(request),
-            Some(Source::Words(_)) | None => None,
+            Some(Source::Words(_) | Source::Service(_)) | None => None,
         };
         if let Some(to) = owner {
             let reply = Reply::Ended { job: id, exit, cause: cause.clone(), left: Vec::new(), oom_kills: 0 };
@@ -183,7 +184,7 @@ impl Init {
     pub(super) fn new_job(&mut self, now: Tick, source: Source, name: Option<Name>, orders: &mut Vec<Action>) {
         let client = match source {
             Source::Request(request) => Some(request),
-            Source::Words(_) => None,
+            Source::Words(_) | Source::Service(_) => None,
         };
         if self.phase != Phase::Running {
             return refuse(client, "the init is shutting down".into(), orders);

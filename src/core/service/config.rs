@@ -43,7 +43,7 @@ pub struct ServiceConfig {
 }
 
 /// What one start of a service is.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunConfig {
     /// Words of commands that run before, one after the other. A string of the file is `/bin/sh -c` here already.
     pub setup: Vec<Vec<String>>,
@@ -128,7 +128,7 @@ pub enum Ready {
 }
 
 /// A health check.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Health {
     /// What is checked.
     pub check: Check,
@@ -166,7 +166,7 @@ pub enum Check {
 }
 
 /// How a service is asked to end.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stop {
     /// Instead of SIGTERM, to its command; what else is in its tree gets SIGTERM.
     pub signal: Signal,
@@ -213,7 +213,7 @@ pub enum Format {
 }
 
 /// What a service or job may use, and as whom it runs. What is not given is inherited.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Limits {
     /// `RLIMIT_NOFILE`.
     pub nofile: Option<u64>,
@@ -231,8 +231,8 @@ pub struct Limits {
     pub group: Option<String>,
     /// Bytes, through a cgroup.
     pub memory: Option<u64>,
-    /// CPUs, through a cgroup.
-    pub cpus: Option<f64>,
+    /// Thousandths of a CPU, through a cgroup.
+    pub cpu_milli: Option<u64>,
     /// Processes, through a cgroup.
     pub pids: Option<u64>,
 }
@@ -240,6 +240,6 @@ pub struct Limits {
 impl Limits {
     /// Whether a cgroup of its own is needed.
     pub fn needs_cgroup(&self) -> bool {
-        self.memory.is_some() || self.cpus.is_some() || self.pids.is_some()
+        self.memory.is_some() || self.cpu_milli.is_some() || self.pids.is_some()
     }
 }
