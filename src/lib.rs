@@ -50,6 +50,7 @@
 pub mod base;
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod core;
 pub mod init;
 pub mod inspect;

@@ -38,6 +38,10 @@ pub(super) struct Arguments {
     #[arg(short = 'e', value_name = "CODE", value_parser = values::exit_code)]
     remap: Vec<u8>,
 
+    /// Supervise the services of FILE (TOML); `lastout check FILE` says what is wrong with it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     /// Control directory [default: $LASTOUT_CONTROL, /run/lastout, $XDG_RUNTIME_DIR/lastout or /tmp/lastout-UID]
     #[arg(long, value_name = "DIR")]
     control: Option<PathBuf>,
@@ -102,13 +106,20 @@ impl Arguments {
 
     fn plan(self) -> Result<Plan, String> {
         let variable = || std::env::var_os(place::VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let config = self.config.map(|path| {
+            let text = init::read_config(&path)?;
+            let services = init::parse_config(&path, &text)?;
+            Ok::<_, String>((path, services))
+        });
+        let config = config.transpose()?;
+        let file = config.as_ref().map(|(_, services)| services.clone()).unwrap_or_default();
         Ok(Plan {
             command: self.command.into_iter().map(init::c_string).collect::<Result<_, _>>()?,
             control: self.control,
             inherited_control: variable(),
-            max_jobs: self.max_jobs,
-            grace: self.grace,
-            stop_timeout: self.stop_timeout,
+            max_jobs: self.max_jobs.or(file.max_jobs),
+            grace: self.grace.or(file.grace),
+            stop_timeout: self.stop_timeout.or(file.stop_timeout),
             stuck_timeout: self.stuck_timeout,
             abort_fuse: self.abort_fuse,
             sync: match self.sync {
@@ -119,6 +130,7 @@ impl Arguments {
             remap: self.remap,
             warn_reaps: self.warn_reaps,
             parent_death: self.parent_death,
+            config,
         })
     }
 }

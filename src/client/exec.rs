@@ -114,7 +114,12 @@ impl Client<'_> {
                         return Ok(conclude(&reply));
                     }
                     Reply::Alive(alive) => self.say_alive(&alive),
-                    Reply::Done | Reply::Jobs(_) | Reply::Events(_) | Reply::Event(_) | Reply::Status(_) => {}
+                    Reply::Done
+                    | Reply::Services(_)
+                    | Reply::Jobs(_)
+                    | Reply::Events(_)
+                    | Reply::Event(_)
+                    | Reply::Status(_) => {}
                 }
             }
             if self.session.gone() {

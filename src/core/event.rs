@@ -1,4 +1,4 @@
-use super::Stuck;
+use super::{Stuck, service::ServicesConfig};
 use crate::{
     base::{ExecFailure, Exit, JobId, Pid, Process, RequestId, Signal},
     proto::{BadLine, Line, Notice, OomKill, Sender, Usage},
@@ -14,7 +14,7 @@ pub struct Account {
 }
 
 /// What the init's loop saw.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Event {
     /// The loop has begun.
     Begin,
@@ -80,6 +80,8 @@ pub enum Event {
     Counted(Vec<String>),
     /// The answer to [`super::Action::Sync`]: these volumes are being synced; with the device of those that are FUSE.
     Syncing(Vec<(String, Option<String>)>),
+    /// The answer to [`super::Action::Reload`]: the services as the file has them now, or what is wrong with it.
+    Reloaded(Result<ServicesConfig, String>),
     /// A volume has taken what was written, or the reason why not.
     Synced {
         /// As [`Event::Syncing`] named it.

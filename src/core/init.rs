@@ -6,6 +6,7 @@
 
 mod jobs;
 mod leaving;
+mod services;
 mod stuck;
 
 use std::{
@@ -17,13 +18,18 @@ use std::{
 pub use stuck::Stuck;
 
 use super::{
-    Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY, event::Account, flood::Flood, relay,
-    shutdown::Budget, table::Table,
+    Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY,
+    event::Account,
+    flood::Flood,
+    relay,
+    service::{ServiceConfig, Services},
+    shutdown::Budget,
+    table::Table,
 };
 use stuck::Explaining;
 
 use crate::{
-    base::{ExecFailure, Exit, GRACE, Pgid, Pid, ProcId, Process, RequestId, Signal, Subject, Tick},
+    base::{ExecFailure, Exit, GRACE, Name, Pgid, Pid, ProcId, Process, RequestId, Signal, Subject, Tick},
     proto::{BadLine, Cause, Happening, JobInfo, Sender},
 };
 
@@ -64,6 +70,12 @@ pub struct Config {
     pub remap: Vec<u8>,
     /// Say so when an orphan is reaped.
     pub warn_reaps: bool,
+    /// The services.
+    pub services: Vec<ServiceConfig>,
+    /// There is a file to read them from again.
+    pub reloads: bool,
+    /// For what is random in a backoff.
+    pub seed: u64,
     /// The highest number of a job that the control directory knows already.
     pub last_job: u64,
 }
@@ -108,6 +120,12 @@ pub struct Init {
     passed_on: BTreeMap<Signal, Cause>,
     main_kill_at: Option<Tick>,
     table: Table,
+    services: Services,
+    /// The exit code of a critical service that has failed; and which it was, until everything stops.
+    critical: Option<u8>,
+    critical_failed: Option<Name>,
+    /// Clients that wait for the configuration file.
+    reloading: Vec<RequestId>,
     budget: Budget,
     engine: Engine,
     /// Main's process group, once SIGTERM was forwarded to it; and who was in it then.
@@ -138,7 +156,7 @@ pub struct Init {
 
 impl Init {
     /// An init that has not begun.
-    pub fn new(config: Config) -> Init {
+    pub fn new(mut config: Config) -> Init {
         Init {
             phase: Phase::Running,
             main: if config.main { Main::Forking } else { Main::None },
@@ -147,6 +165,10 @@ impl Init {
             passed_on: BTreeMap::new(),
             main_kill_at: None,
             table: Table::starting_after(config.last_job),
+            services: Services::new(mem::take(&mut config.services), config.seed),
+            critical: None,
+            critical_failed: None,
+            reloading: Vec::new(),
             budget: Budget::new(config.grace.unwrap_or(GRACE)),
             engine: Engine::Unknown,
             asked_group: None,
@@ -197,8 +219,10 @@ impl Init {
     pub fn exit_code(&self) -> u8 {
         let code = match self.main {
             Main::Ended(exit) => exit.status(),
-            Main::None | Main::Forking | Main::Running(_) => 0,
+            Main::None => self.services.exit_code(),
+            Main::Forking | Main::Running(_) => 0,
         };
+        let code = self.critical.unwrap_or(code);
         let code = if self.config.remap.contains(&code) { 0 } else { code };
         match code {
             _ if self.gave_up => 125,
@@ -224,7 +248,8 @@ impl Init {
         let main = self.main_kill_at.filter(|_| self.main_pid().is_some());
         let sync = self.syncing.as_ref().filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
         let explain = self.explaining.deadline().filter(|_| self.leaving_others());
-        let all = [engine, sweep, main, sync, explain, self.give_up_at, self.half_line_at, bad_lines];
+        let services = self.services.deadline();
+        let all = [services, engine, sweep, main, sync, explain, self.give_up_at, self.half_line_at, bad_lines];
         all.into_iter().flatten().min()
     }
 
@@ -235,6 +260,7 @@ impl Init {
                 if self.main == Main::Forking {
                     orders.push(Action::ForkMain);
                 }
+                self.begin_services(now, orders);
             }
             Event::Tick => self.tick(now, orders),
             Event::Signal { signal, sender } => self.signal(now, signal, sender, orders),
@@ -264,7 +290,12 @@ impl Init {
             Event::Line(line) => self.line(now, line, orders),
             Event::BadLine(bad) => self.bad_line(now, &bad, orders),
             Event::HalfLine(half) => self.half_line_at = half.then(|| now + HALF_LINE),
-            Event::ClientGone(client) => self.table.forget_client(client),
+            Event::ClientGone(client) => {
+                self.table.forget_client(client);
+                self.services.forget(client);
+                self.reloading.retain(|waiter| *waiter != client);
+            }
+            Event::Reloaded(read) => self.reloaded(now, read, orders),
             Event::Alone(alone) => {
                 self.alone = Some(alone);
                 self.asked_alone = false;
@@ -309,6 +340,7 @@ impl Init {
     }
 
     fn tick(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        self.with_services(now, orders, |services, todo| services.tick(now, todo));
         if self.main_kill_at.is_some_and(|at| now >= at) {
             self.main_kill_at = None;
             if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
@@ -367,6 +399,10 @@ impl Init {
         let group = self.main_pid().and_then(Pgid::led_by);
         let relay = relay(signal, &sender, self.config.me, group.is_some());
         let why = format!("{signal} from {sender}");
+        if signal == Signal::HUP && self.config.reloads && sender != Sender::Kernel {
+            orders.push(Action::Note(Level::Info, Happening::Signal { signal, from: sender }));
+            return self.reload(None, orders);
+        }
         orders.push(Action::Note(Level::Debug, Happening::Signal { signal, from: sender.clone() }));
         if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, group) {
             orders.push(Action::SignalGroup(group, signal));
@@ -388,6 +424,15 @@ impl Init {
         }
         if self.phase == Phase::Running {
             self.begin_stopping(now, why, orders);
+        }
+    }
+
+    /// Asks main to end.
+    fn stop_main(&mut self, cause: Cause, orders: &mut Vec<Action>) {
+        if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
+            self.asked_group = Some(group);
+            orders.push(Action::SignalGroup(group, Signal::TERM));
+            self.passed_on.insert(Signal::TERM, cause);
         }
     }
 

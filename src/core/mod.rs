@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod backoff;
 mod ending;
 mod event;
 mod flood;

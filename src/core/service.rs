@@ -1,5 +1,673 @@
-//! Services: what the configuration file says.
+//! Services: which runs when, and what comes after its end.
+//!
+//! A service is a chain of runs. Each run is a job with a keeper of its own, which sees to its setup, readiness and
+//! health and ends its tree; what is decided here is when the next one starts, and when none does.
+//!
+//! | state | what is true | left by |
+//! |---|---|---|
+//! | Stopped | nobody wants it | `start`, `restart` |
+//! | Waiting | what it needs ([`ServiceConfig::after`]) has not happened | it has; what it needs has failed; `stop` |
+//! | Starting | a run has begun and is not ready | Ready; the run's end |
+//! | Ready | as [`Ready`] says | the run's end |
+//! | Ending | its run is being ended | the run's end |
+//! | Backoff | its run has ended, the next one is due at a time that is known | that time; `start`, `stop` |
+//! | Succeeded | it has ended with exit code 0, and that was all | `start`, `restart` |
+//! | Failed | it has failed for good | `start`, `restart` |
+//!
+//! Ends are in reverse order: a run is asked to end when no run of a service that needs it is left. What is asked to
+//! end with `stop` or `restart` takes those that need it along; a run that ends by itself does not.
 
 mod config;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, mem, rc::Rc, time::Duration};
 
 pub use config::*;
+
+use super::backoff::{Random, delay};
+use crate::{
+    base::{Exit, JobId, Name, RequestId, Tick},
+    proto::{Cause, ServiceInfo, ServiceState as State},
+};
+
+/// What is to be done about services.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::core) enum Do {
+    /// Begin a run. Answered by [`Services::begun`].
+    Run(Name, Rc<RunConfig>),
+    /// Ask a run to end.
+    End {
+        /// Which.
+        job: JobId,
+        /// Why.
+        cause: Cause,
+        /// Its grace, if somebody asked for one.
+        grace: Option<Duration>,
+    },
+    /// Run a hook.
+    Hook(Vec<String>, Vec<(String, String)>),
+    /// Something has become of a service.
+    Tell {
+        /// Which.
+        name: Name,
+        /// What it is now.
+        state: State,
+        /// Why, if a run has ended.
+        cause: Option<Cause>,
+        /// Until the next try.
+        next: Option<Duration>,
+    },
+    /// Who waited for a service is answered: with a refusal, if there is one.
+    Answer(RequestId, Option<String>),
+    /// A critical service has failed for good.
+    Critical(Name, u8),
+}
+
+/// A run that is to end.
+#[derive(Clone, PartialEq, Debug)]
+struct Asked {
+    cause: Cause,
+    grace: Option<Duration>,
+    /// Its keeper knows.
+    told: bool,
+}
+
+#[derive(Debug)]
+struct Service {
+    config: ServiceConfig,
+    run: Rc<RunConfig>,
+    state: State,
+    since: Tick,
+    /// It is to run.
+    wanted: bool,
+    /// The run, from its beginning to its end.
+    job: Option<JobId>,
+    /// The run's command was executed.
+    started: bool,
+    healthy: Option<bool>,
+    /// What it says of itself.
+    text: Option<String>,
+    asked: Option<Asked>,
+    /// Ends in a row, for the delay; and those that were failures, for the limit.
+    ends: u32,
+    failures: u32,
+    restarts: u64,
+    last: Option<(Option<Exit>, Cause)>,
+    next_at: Option<Tick>,
+    /// Clients that wait until it is ready, or cannot be.
+    waiting: Vec<RequestId>,
+    /// What the file says since a reload, from the next run on.
+    replacement: Option<ServiceConfig>,
+    /// The file does not have it any more.
+    removed: bool,
+}
+
+impl Service {
+    fn new(now: Tick, config: ServiceConfig) -> Service {
+        Service {
+            run: Rc::new(config.run.clone()),
+            config,
+            state: State::Waiting,
+            since: now,
+            wanted: true,
+            job: None,
+            started: false,
+            healthy: None,
+            text: None,
+            asked: None,
+            ends: 0,
+            failures: 0,
+            restarts: 0,
+            last: None,
+            next_at: None,
+            waiting: Vec::new(),
+            replacement: None,
+            removed: false,
+        }
+    }
+
+    fn enter(&mut self, now: Tick, state: State) -> bool {
+        let changed = self.state != state;
+        if changed {
+            self.state = state;
+            self.since = now;
+        }
+        changed
+    }
+
+    fn is_mount(&self) -> bool {
+        self.run.mount.is_some()
+    }
+
+    fn needs(&self, name: &Name) -> bool {
+        self.config.after.contains_key(name)
+    }
+
+    /// Whether it gives to others what they need.
+    fn has(&self, condition: Condition) -> bool {
+        match condition {
+            _ if self.state == State::Succeeded => true,
+            // What is to end is not to be relied on.
+            _ if self.asked.is_some() => false,
+            Condition::Started => self.job.is_some() && self.started,
+            Condition::Ready => self.state == State::Ready,
+            Condition::Healthy => self.state == State::Ready && self.healthy == Some(true),
+            Condition::Succeeded => false,
+        }
+    }
+
+    fn ask(&mut self, cause: &Cause, grace: Option<Duration>) {
+        if self.job.is_some() && self.asked.is_none() {
+            self.asked = Some(Asked { cause: cause.clone(), grace, told: false });
+        }
+    }
+
+    fn tell(&self, next: Option<Duration>) -> Do {
+        let cause = self.last.as_ref().map(|(_, cause)| cause.clone());
+        let ended = matches!(self.state, State::Backoff | State::Failed | State::Succeeded | State::Stopped);
+        Do::Tell { name: self.config.name.clone(), state: self.state, cause: cause.filter(|_| ended), next }
+    }
+
+    /// For hooks.
+    fn account(&self) -> Vec<(String, String)> {
+        let (exit, cause) = self.last.clone().map_or((None, None), |(exit, cause)| (exit, Some(cause)));
+        let mut entries = vec![
+            ("LASTOUT_SERVICE".into(), self.config.name.to_string()),
+            ("LASTOUT_STATE".into(), self.state.word().into()),
+            ("LASTOUT_RESTARTS".into(), self.restarts.to_string()),
+            ("LASTOUT_FAILURES".into(), self.failures.to_string()),
+        ];
+        entries.extend(exit.map(|exit| ("LASTOUT_EXIT".into(), exit.status().to_string())));
+        entries.extend(cause.map(|cause| ("LASTOUT_CAUSE".into(), cause.to_string())));
+        entries
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(in crate::core) struct Services {
+    list: Vec<Service>,
+    random: Random,
+    /// Nothing starts any more.
+    closed: bool,
+}
+
+impl Services {
+    pub(in crate::core) fn new(configs: Vec<ServiceConfig>, seed: u64) -> Services {
+        let list = configs.into_iter().map(|config| Service::new(Tick::default(), config)).collect();
+        Services { list, random: Random::new(seed), closed: false }
+    }
+
+    pub(in crate::core) fn has(&self, name: &Name) -> bool {
+        self.list.iter().any(|service| service.config.name == *name)
+    }
+
+    /// The service whose run this is.
+    pub(in crate::core) fn of(&self, job: JobId) -> Option<&Name> {
+        self.list.iter().find(|service| service.job == Some(job)).map(|service| &service.config.name)
+    }
+
+    /// Whether it is a mount's run.
+    pub(in crate::core) fn is_mount(&self, job: JobId) -> bool {
+        self.list.iter().any(|service| service.job == Some(job) && service.is_mount())
+    }
+
+    /// Whether none will ever run again by itself. What somebody has stopped may be started again.
+    pub(in crate::core) fn are_over(&self) -> bool {
+        !self.list.is_empty()
+            && self.list.iter().all(|service| matches!(service.state, State::Succeeded | State::Failed))
+    }
+
+    /// The exit code that they mean: of the first that has failed.
+    pub(in crate::core) fn exit_code(&self) -> u8 {
+        self.list.iter().find(|service| service.state == State::Failed).map_or(0, |service| code_of(&service.last))
+    }
+
+    pub(in crate::core) fn deadline(&self) -> Option<Tick> {
+        if self.closed {
+            return None;
+        }
+        self.list.iter().filter_map(|service| service.next_at).min()
+    }
+
+    pub(in crate::core) fn tick(&mut self, now: Tick, orders: &mut Vec<Do>) {
+        for service in &mut self.list {
+            if service.next_at.is_some_and(|at| now >= at) {
+                service.next_at = None;
+                service.enter(now, State::Waiting);
+            }
+        }
+        self.advance(now, orders);
+    }
+
+    /// Starts what may start, and ends what may end.
+    pub(in crate::core) fn advance(&mut self, now: Tick, orders: &mut Vec<Do>) {
+        while !self.closed && self.fail_the_hopeless(now, orders) {}
+        let mut begun = Vec::new();
+        for (index, service) in self.list.iter().enumerate() {
+            let may = |(name, condition): (&Name, &Condition)| {
+                self.list.iter().any(|other| other.config.name == *name && other.has(*condition))
+            };
+            if !self.closed && service.state == State::Waiting && service.config.after.iter().all(may) {
+                begun.push(index);
+            }
+        }
+        for index in begun {
+            let service = &mut self.list[index];
+            service.enter(now, State::Starting);
+            (service.started, service.healthy, service.text) = (false, None, None);
+            orders.push(Do::Run(service.config.name.clone(), Rc::clone(&service.run)));
+        }
+        let needed: BTreeSet<Name> = (self.list.iter().filter(|service| service.job.is_some()))
+            .flat_map(|service| service.config.after.keys().cloned())
+            .collect();
+        for service in &mut self.list {
+            if let (Some(job), Some(asked)) = (service.job, &mut service.asked)
+                && !asked.told
+                && !needed.contains(&service.config.name)
+            {
+                asked.told = true;
+                let (cause, grace) = (asked.cause.clone(), asked.grace);
+                service.enter(now, State::Ending);
+                orders.push(Do::End { job, cause, grace });
+            }
+        }
+    }
+
+    /// What waits for somebody who has failed for good, or who has gone, has failed, too. Whether there was one.
+    fn fail_the_hopeless(&mut self, now: Tick, orders: &mut Vec<Do>) -> bool {
+        let hopeless = |name: &Name| match self.list.iter().find(|other| other.config.name == *name) {
+            Some(other) => other.state == State::Failed,
+            None => true,
+        };
+        let found = self.list.iter().enumerate().find_map(|(index, service)| {
+            let name = service.config.after.keys().find(|name| hopeless(name))?;
+            (service.state == State::Waiting).then(|| (index, name.clone()))
+        });
+        let Some((index, name)) = found else { return false };
+        self.list[index].last = Some((None, Cause::DependencyFailed { name }));
+        self.has_failed(now, index, orders);
+        true
+    }
+
+    fn has_failed(&mut self, now: Tick, index: usize, orders: &mut Vec<Do>) {
+        let service = &mut self.list[index];
+        service.enter(now, State::Failed);
+        orders.push(service.tell(None));
+        if let Some(hook) = &service.config.on_failure {
+            orders.push(Do::Hook(hook.clone(), service.account()));
+        }
+        let why = service.last.as_ref().map_or_else(String::new, |(_, cause)| format!(": {cause}"));
+        let reason = format!("{} has failed{why}", service.config.name);
+        orders.extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, Some(reason.clone()))));
+        if service.config.critical {
+            orders.push(Do::Critical(service.config.name.clone(), code_of(&service.last)));
+        }
+    }
+
+    /// A run has begun: it is this job.
+    pub(in crate::core) fn begun(&mut self, name: &Name, job: JobId) {
+        if let Some(service) = self.list.iter_mut().find(|service| service.config.name == *name) {
+            service.job = Some(job);
+        }
+    }
+
+    fn by_job(&mut self, job: JobId) -> Option<&mut Service> {
+        self.list.iter_mut().find(|service| service.job == Some(job))
+    }
+
+    /// The run's command was executed.
+    pub(in crate::core) fn started(&mut self, now: Tick, job: JobId, orders: &mut Vec<Do>) {
+        if let Some(service) = self.by_job(job) {
+            service.started = true;
+            self.advance(now, orders);
+        }
+    }
+
+    pub(in crate::core) fn ready(&mut self, now: Tick, job: JobId, orders: &mut Vec<Do>) {
+        if let Some(service) = self.by_job(job)
+            && service.state == State::Starting
+        {
+            service.enter(now, State::Ready);
+            orders.push(service.tell(None));
+            orders.extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, None)));
+            self.advance(now, orders);
+        }
+    }
+
+    pub(in crate::core) fn healthy(&mut self, now: Tick, job: JobId, healthy: bool, orders: &mut Vec<Do>) {
+        if let Some(service) = self.by_job(job) {
+            service.healthy = Some(healthy);
+            self.advance(now, orders);
+        }
+    }
+
+    pub(in crate::core) fn says(&mut self, job: JobId, text: String) {
+        if let Some(service) = self.by_job(job) {
+            service.text = Some(text).filter(|text| !text.is_empty());
+        }
+    }
+
+    /// Its keeper has begun to end the run, asked or not.
+    pub(in crate::core) fn ending(&mut self, now: Tick, job: JobId) {
+        if let Some(service) = self.by_job(job) {
+            if service.state == State::Ready && now.since(service.since) >= service.config.backoff.reset_after {
+                (service.ends, service.failures) = (0, 0);
+            }
+            service.enter(now, State::Ending);
+        }
+    }
+
+    /// The run's tree has ended.
+    pub(in crate::core) fn ended(
+        &mut self,
+        now: Tick,
+        job: JobId,
+        exit: Option<Exit>,
+        cause: Cause,
+        orders: &mut Vec<Do>,
+    ) {
+        let Some(index) = self.list.iter().position(|service| service.job == Some(job)) else { return };
+        self.ending(now, job);
+        let service = &mut self.list[index];
+        service.job = None;
+        let asked = service.asked.take();
+        let clean = exit == Some(Exit::Code(0)) && cause == Cause::Exited;
+        service.last = Some((exit, cause));
+        if let Some(config) = service.replacement.take() {
+            service.run = Rc::new(config.run.clone());
+            service.config = config;
+        }
+        if service.removed {
+            let gone = self.list.remove(index);
+            orders.push(Do::Tell { name: gone.config.name, state: State::Stopped, cause: None, next: None });
+        } else if !service.wanted || self.closed {
+            service.enter(now, State::Stopped);
+            orders.push(service.tell(None));
+        } else if asked.is_some() {
+            // Somebody wants it again, or what it needs again.
+            service.restarts += 1;
+            service.enter(now, State::Waiting);
+        } else {
+            self.ended_by_itself(now, index, clean, orders);
+        }
+        self.advance(now, orders);
+    }
+
+    fn ended_by_itself(&mut self, now: Tick, index: usize, clean: bool, orders: &mut Vec<Do>) {
+        let service = &mut self.list[index];
+        let config = &service.config;
+        let again = match config.restart {
+            Restart::Always => true,
+            Restart::OnFailure => !clean,
+            Restart::Never => false,
+        };
+        service.ends = service.ends.saturating_add(1);
+        service.failures = if clean { 0 } else { service.failures.saturating_add(1) };
+        let over = config.retries > 0 && service.failures > config.retries;
+        if !again && clean {
+            service.enter(now, State::Succeeded);
+            orders.push(service.tell(None));
+            orders.extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, None)));
+        } else if !again || over {
+            self.has_failed(now, index, orders);
+        } else {
+            let wait = delay(&config.backoff, service.ends, &mut self.random);
+            service.restarts += 1;
+            service.next_at = Some(now + wait);
+            service.enter(now, State::Backoff);
+            orders.push(service.tell(Some(wait)));
+            if let Some(hook) = &service.config.on_restart {
+                orders.push(Do::Hook(hook.clone(), service.account()));
+            }
+        }
+    }
+
+    /// Names, without these, all that need one of them, directly or not.
+    fn with_dependents(&self, name: &Name) -> BTreeSet<Name> {
+        let mut found = BTreeSet::from([name.clone()]);
+        // Each round adds somebody, or is the last.
+        loop {
+            let more: Vec<Name> = (self.list.iter())
+                .filter(|service| !found.contains(&service.config.name))
+                .filter(|service| service.config.after.keys().any(|needed| found.contains(needed)))
+                .map(|service| service.config.name.clone())
+                .collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
+    }
+
+    /// All that `name` needs, directly or not, and itself.
+    fn with_needed(&self, name: &Name) -> BTreeSet<Name> {
+        let mut found = BTreeSet::from([name.clone()]);
+        loop {
+            let more: Vec<Name> = (self.list.iter())
+                .filter(|other| !found.contains(&other.config.name))
+                .filter(|other| self.list.iter().any(|s| found.contains(&s.config.name) && s.needs(&other.config.name)))
+                .map(|service| service.config.name.clone())
+                .collect();
+            if more.is_empty() {
+                return found;
+            }
+            found.extend(more);
+        }
+    }
+
+    /// Starts it, and what it needs, if they do not run. `to` is answered when it is ready, or cannot be.
+    pub(in crate::core) fn start(&mut self, now: Tick, name: &Name, to: Option<RequestId>, orders: &mut Vec<Do>) {
+        let needed = self.with_needed(name);
+        for service in self.list.iter_mut().filter(|service| needed.contains(&service.config.name)) {
+            let itself = service.config.name == *name;
+            service.wanted = true;
+            let idle = match service.state {
+                State::Stopped | State::Failed => true,
+                // What it needs has done what it had to.
+                State::Succeeded | State::Backoff => itself,
+                State::Waiting | State::Starting | State::Ready | State::Ending => false,
+            };
+            if idle {
+                (service.next_at, service.ends, service.failures) = (None, 0, 0);
+                service.enter(now, State::Waiting);
+            }
+            match to.filter(|_| itself) {
+                Some(to) if service.state == State::Ready => orders.push(Do::Answer(to, None)),
+                Some(to) => service.waiting.push(to),
+                None => {}
+            }
+        }
+        self.advance(now, orders);
+    }
+
+    /// Ends it, after all that need it; those start again when it does. Answers with its run, if there is one.
+    pub(in crate::core) fn stop(
+        &mut self,
+        now: Tick,
+        name: &Name,
+        cause: &Cause,
+        grace: Option<Duration>,
+        orders: &mut Vec<Do>,
+    ) -> Option<JobId> {
+        self.end(now, name, cause, grace, false, orders)
+    }
+
+    /// Ends it and all that need it, and starts them again. `to` is answered when it is ready, or cannot be.
+    pub(in crate::core) fn restart(
+        &mut self,
+        now: Tick,
+        name: &Name,
+        cause: &Cause,
+        to: Option<RequestId>,
+        orders: &mut Vec<Do>,
+    ) {
+        if self.end(now, name, cause, None, true, orders).is_none() {
+            return self.start(now, name, to, orders);
+        }
+        if let Some(service) = self.list.iter_mut().find(|service| service.config.name == *name) {
+            service.waiting.extend(to);
+        }
+    }
+
+    fn end(
+        &mut self,
+        now: Tick,
+        name: &Name,
+        cause: &Cause,
+        grace: Option<Duration>,
+        again: bool,
+        orders: &mut Vec<Do>,
+    ) -> Option<JobId> {
+        let all = self.with_dependents(name);
+        let mut job = None;
+        for service in self.list.iter_mut().filter(|service| all.contains(&service.config.name)) {
+            let itself = service.config.name == *name;
+            // What was done once, and was not asked for, stays done.
+            service.ask(cause, grace.filter(|_| itself));
+            if !itself {
+                continue;
+            }
+            job = service.job;
+            service.wanted = again;
+            if again {
+                (service.ends, service.failures) = (0, 0);
+            } else {
+                service.next_at = None;
+                let reason = format!("{name} was stopped");
+                orders
+                    .extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, Some(reason.clone()))));
+                if job.is_none() && service.enter(now, State::Stopped) {
+                    orders.push(service.tell(None));
+                }
+            }
+        }
+        self.advance(now, orders);
+        job
+    }
+
+    /// Everything but mounts is to end; nothing starts any more.
+    pub(in crate::core) fn shut_down(&mut self, now: Tick, why: &str, orders: &mut Vec<Do>) {
+        self.closed = true;
+        for service in &mut self.list {
+            service.wanted = false;
+            service.next_at = None;
+            if service.job.is_none() && !matches!(service.state, State::Failed | State::Succeeded) {
+                service.enter(now, State::Stopped);
+            }
+            let reason = "the init is shutting down";
+            orders.extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, Some(reason.into()))));
+            if !service.is_mount() {
+                service.ask(&Cause::Shutdown { why: why.into() }, None);
+            }
+        }
+        self.advance(now, orders);
+    }
+
+    /// Nobody is left who could use them.
+    pub(in crate::core) fn unmount(&mut self, now: Tick, why: &str, orders: &mut Vec<Do>) {
+        for service in &mut self.list {
+            service.ask(&Cause::Shutdown { why: why.into() }, None);
+        }
+        self.advance(now, orders);
+    }
+
+    /// The file has changed. Only what has changed in it ends, and starts again as the file says now.
+    pub(in crate::core) fn replace(&mut self, now: Tick, configs: Vec<ServiceConfig>, orders: &mut Vec<Do>) {
+        if self.closed {
+            return;
+        }
+        let cause = Cause::Stopped { by: None };
+        let kept: BTreeSet<Name> = configs.iter().map(|config| config.name.clone()).collect();
+        let gone: Vec<Name> = (self.list.iter().map(|service| &service.config.name))
+            .filter(|name| !kept.contains(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.stop(now, &name, &cause, None, orders);
+            self.list.retain(|service| service.config.name != name || service.job.is_some());
+            if let Some(service) = self.list.iter_mut().find(|service| service.config.name == name) {
+                service.removed = true;
+            }
+        }
+        let mut changed = Vec::new();
+        for config in configs {
+            let Some(service) = self.list.iter_mut().find(|service| service.config.name == config.name) else {
+                self.list.push(Service::new(now, config));
+                continue;
+            };
+            service.removed = false;
+            let same_run = *service.run == config.run && service.config.after == config.after;
+            if same_run || service.job.is_none() {
+                service.run = Rc::new(config.run.clone());
+                service.config = config;
+                if !same_run && service.wanted && matches!(service.state, State::Succeeded | State::Failed) {
+                    service.enter(now, State::Waiting);
+                }
+            } else {
+                changed.push(config.name.clone());
+                service.replacement = Some(config);
+            }
+        }
+        for name in changed {
+            self.restart_changed(now, &name, &cause, orders);
+        }
+        self.advance(now, orders);
+    }
+
+    /// What somebody has stopped stays stopped.
+    fn restart_changed(&mut self, now: Tick, name: &Name, cause: &Cause, orders: &mut Vec<Do>) {
+        let wanted = self.list.iter().any(|service| service.config.name == *name && service.wanted);
+        self.end(now, name, cause, None, wanted, orders);
+    }
+
+    /// For `ps`.
+    pub(in crate::core) fn infos(&self, now: Tick) -> Vec<ServiceInfo> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let info = |service: &Service| {
+            let (exit, cause) = service.last.clone().map_or((None, None), |(exit, cause)| (exit, Some(cause)));
+            ServiceInfo {
+                service: service.config.name.clone(),
+                mount: service.is_mount(),
+                state: service.state,
+                for_ms: millis(now.since(service.since)),
+                job: service.job,
+                restarts: service.restarts,
+                failures: service.failures,
+                healthy: service.healthy,
+                status: service.text.clone(),
+                next_ms: service.next_at.map(|at| millis(at.since(now))),
+                waits_for: self.missing(service),
+                exit,
+                cause,
+            }
+        };
+        self.list.iter().map(info).collect()
+    }
+
+    fn missing(&self, service: &Service) -> Vec<Name> {
+        let lacks = |(name, condition): &(&Name, &Condition)| {
+            !self.list.iter().any(|other| other.config.name == **name && other.has(**condition))
+        };
+        let waits = service.state == State::Waiting;
+        service.config.after.iter().filter(lacks).filter(|_| waits).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A client has gone.
+    pub(in crate::core) fn forget(&mut self, client: RequestId) {
+        for service in &mut self.list {
+            service.waiting.retain(|waiter| *waiter != client);
+        }
+    }
+}
+
+/// The exit code of a failure: never 0.
+fn code_of(last: &Option<(Option<Exit>, Cause)>) -> u8 {
+    let exit = match last {
+        Some((_, Cause::SetupFailed { exit, .. })) => *exit,
+        Some((exit, _)) => *exit,
+        None => None,
+    };
+    exit.map(Exit::status).filter(|code| *code != 0).unwrap_or(1)
+}

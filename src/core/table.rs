@@ -1,9 +1,12 @@
 //! The table of jobs: who is queued, who runs, who waits for whose end. It is bounded: ended jobs beyond
 //! [`KEEP`] are forgotten, and so are their directories.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
-use super::Source;
+use super::{Source, service::RunConfig};
 use crate::{
     base::{Exit, JobId, JobRef, Name, Pid, RequestId, Tick},
     proto::{Cause, JobInfo, JobState, Reply},
@@ -11,6 +14,8 @@ use crate::{
 
 /// Ended jobs that are remembered, with their records and kept output.
 const KEEP: usize = 100;
+/// Ended runs of one service that are remembered.
+const KEEP_RUNS: usize = 3;
 /// Characters of a command that are remembered.
 const COMMAND: usize = 200;
 
@@ -27,6 +32,8 @@ pub(super) struct Job {
     pub(super) source: Option<Source>,
     /// It came as a `run` line: it has no client.
     pub(super) by_hand: bool,
+    /// It is a service's run, or a hook's: it does not wait in the queue.
+    pub(super) service: bool,
     /// When its keeper first said that SIGKILL does not end it.
     pub(super) stuck_since: Option<Tick>,
     text: String,
@@ -77,6 +84,7 @@ impl Table {
         };
         let mut job = Job {
             by_hand: matches!(source, Source::Words(_)),
+            service: matches!(source, Source::Service(_)),
             name,
             state: JobState::Queued,
             keeper: None,
@@ -89,8 +97,27 @@ impl Table {
             since: now,
         };
         job.describe(&text);
+        if !job.service {
+            self.queue.push_back(id);
+        }
         self.jobs.insert(id, Box::new(job));
-        self.queue.push_back(id);
+        id
+    }
+
+    /// A service's run, or a hook: it begins at once. Of the same name's runs only the latest are remembered.
+    pub(super) fn add_run(&mut self, now: Tick, run: Rc<RunConfig>, name: Option<Name>) -> JobId {
+        let id = self.add(now, Source::Service(run), name.clone());
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.enter(now, JobState::Starting);
+        }
+        let same = |job: &Job| job.service && job.state == JobState::Ended && job.name == name;
+        let mut old: Vec<JobId> = self.jobs.iter().filter(|(_, job)| same(job)).map(|(id, _)| *id).collect();
+        old.truncate(old.len().saturating_sub(KEEP_RUNS));
+        for run in old {
+            self.ended.retain(|ended| *ended != run);
+            self.jobs.remove(&run);
+            self.prune.push(run);
+        }
         id
     }
 
@@ -124,6 +151,11 @@ impl Table {
         self.jobs.iter().filter(|(_, job)| active(job)).map(|(id, _)| *id).collect()
     }
 
+    /// Whether no job is active, and none is queued.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.active().is_empty()
+    }
+
     /// Every keeper that lives.
     pub(super) fn keepers(&self) -> impl Iterator<Item = Pid> {
         self.jobs.values().filter_map(|job| job.keeper)
@@ -131,7 +163,8 @@ impl Table {
 
     /// Takes the next job out of the queue, if fewer than `max` are active.
     pub(super) fn start_next(&mut self, now: Tick, max: Option<usize>) -> Option<(JobId, Source, Option<Name>)> {
-        if max.is_some_and(|max| self.active().len() >= max) {
+        let running = self.active().into_iter().filter(|id| self.jobs.get(id).is_some_and(|job| !job.service));
+        if max.is_some_and(|max| running.count() >= max) {
             return None;
         }
         let id = self.queue.pop_front()?;

@@ -6,12 +6,12 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
 };
 
-use super::control::Control;
+use super::{control::Control, parse_config, read_config};
 use crate::{
     base::{GRACE, Pid, Process, Subject},
     core::{Ending, Event, Stuck},
@@ -47,6 +47,8 @@ pub(super) enum Question {
     Late,
     /// Who else holds volumes.
     Census,
+    /// What the configuration file says now.
+    Config(PathBuf),
     /// Whether this volume has taken what was written.
     Sync(String),
 }
@@ -98,6 +100,11 @@ impl Helper {
             Question::Late => Event::KernelLetGo,
             Question::Census => Event::Counted(
                 parse(&bytes).unwrap_or_else(|| vec!["cannot tell who holds volumes: the helper died".into()]),
+            ),
+            Question::Config(path) => Event::Reloaded(
+                parse::<Result<String, String>>(&bytes)
+                    .unwrap_or_else(|| Err("the helper that reads it died".into()))
+                    .and_then(|text| parse_config(&path, &text)),
             ),
             Question::Sync(volume) => {
                 let died = || Some(format!("{volume} was not synced: the helper died"));
@@ -151,6 +158,14 @@ pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pi
         let mut seen = everybody(init);
         inspect::note_lingering(seen.as_deref_mut().unwrap_or_default());
         seen
+    })
+}
+
+/// Reads the configuration file, and checks it first where a bug in that would do no harm.
+pub(super) fn config(original: &Original, cwd: &Path, path: &Path) -> io::Result<(Pid, Helper)> {
+    ask(original, "lastout-config", Question::Config(path.into()), || {
+        let text = read_config(&cwd.join(path))?;
+        parse_config(path, &text).map(|_| text)
     })
 }
 
@@ -265,16 +280,17 @@ pub(super) fn sync(original: &Original, volume: &inspect::Volume) -> io::Result<
     })
 }
 
-/// Writes a long answer, made in the helper, to a client.
+/// Writes long answers, made in the helper, to a client.
 pub(super) fn answer(
     original: &Original,
     client: &File,
     requests: &Dir,
-    reply: impl FnOnce() -> Reply,
+    replies: impl FnOnce() -> Vec<Reply>,
 ) -> io::Result<Pid> {
     spawn::fork_child(|| {
         begin(original, "lastout-answer", &[client.as_raw_fd(), requests.fd().as_raw_fd()]);
-        u8::from(write_patiently(client, &reply().to_line()).is_err())
+        let lines: Vec<u8> = replies().iter().flat_map(Reply::to_line).collect();
+        u8::from(write_patiently(client, &lines).is_err())
     })
 }
 

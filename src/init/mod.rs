@@ -9,12 +9,15 @@ mod turn;
 use std::{
     ffi::{CString, OsString},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use crate::{
     base::Signal,
+    config,
+    core::service::ServicesConfig,
+    inspect,
     sys::{process, start::Original},
 };
 
@@ -39,6 +42,8 @@ pub struct Plan {
     pub control: Option<PathBuf>,
     /// The control directory that the environment names. It may be that of an init above us.
     pub inherited_control: Option<PathBuf>,
+    /// The configuration file, to be read again, and what it says.
+    pub config: Option<(PathBuf, ServicesConfig)>,
     /// Jobs at once.
     pub max_jobs: Option<usize>,
     /// Between TERM and KILL.
@@ -89,6 +94,20 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
     let code = bare::run(turn.signals(), turn.main_pid(), turn.leaving(), &plan.remap);
     turn.end_log();
     code
+}
+
+/// Reads the configuration file. May block.
+pub fn read_config(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {}", path.display(), crate::sys::errno(&error)))
+}
+
+/// What the configuration file says, or everything that is wrong with it, a line each.
+pub fn parse_config(path: &Path, text: &str) -> Result<ServicesConfig, String> {
+    config::parse(text, &inspect::export).map_err(|problems| {
+        let lines = problems.iter().map(|problem| format!("{}:{problem}", path.display()));
+        lines.collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// Not PID 1: become the parent of every orphan below us, and end in order when our own parent dies.

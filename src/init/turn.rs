@@ -74,6 +74,10 @@ pub(super) struct Turn<'a> {
     /// Read when the first job comes.
     ignored: OnceCell<Vec<Signal>>,
     control: Option<Control>,
+    /// Our original standard output and error, where services write.
+    streams: Option<[OwnedFd; 2]>,
+    /// What the configuration file adds to every environment but main's.
+    export: Vec<Vec<u8>>,
     lines: Lines,
     half_line: bool,
     main: Option<spawn::Spawned>,
@@ -107,6 +111,22 @@ pub(super) struct Turn<'a> {
     code: Option<u8>,
 }
 
+fn streams() -> std::io::Result<[OwnedFd; 2]> {
+    Ok([fd::standard(1).try_clone_to_owned()?, fd::standard(2).try_clone_to_owned()?])
+}
+
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without, two inits may take the same pauses.
+    let _ = process::random(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+/// As environments have them.
+pub(super) fn entries(export: &[(String, String)]) -> Vec<Vec<u8>> {
+    export.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
+}
+
 impl<'a> Turn<'a> {
     /// Everything that can fail, before anything runs.
     pub(super) fn new(plan: &'a Plan, original: &'a Original) -> Result<Turn<'a>, String> {
@@ -128,6 +148,9 @@ impl<'a> Turn<'a> {
             max_jobs: plan.max_jobs,
             remap: plan.remap.clone(),
             warn_reaps: plan.warn_reaps,
+            services: plan.config.as_ref().map_or_else(Vec::new, |(_, config)| config.services.clone()),
+            reloads: plan.config.is_some(),
+            seed: plan.config.as_ref().map_or(1, |_| seed()),
             last_job: control.as_ref().map_or(0, Control::last_job),
         });
         let poller = Poller::new().map_err(failed("make an epoll instance"))?;
@@ -146,6 +169,11 @@ impl<'a> Turn<'a> {
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             ignored: OnceCell::new(),
             control,
+            streams: match plan.config {
+                Some(_) => Some(streams().map_err(failed("keep standard output for services"))?),
+                None => None,
+            },
+            export: plan.config.as_ref().map_or_else(Vec::new, |(_, config)| entries(&config.export)),
             lines: Lines::default(),
             half_line: false,
             main: None,
@@ -267,6 +295,8 @@ impl<'a> Turn<'a> {
         let mut own = vec![self.poller.fd().as_raw_fd(), self.signals.fd().as_raw_fd()];
         own.extend(self.control.iter().flat_map(Control::fds));
         own.extend(self.main.iter().map(|main| main.outcome.as_raw_fd()));
+        own.extend(self.streams.iter().flatten().map(AsRawFd::as_raw_fd));
+        own.extend(self.keepers.values().map(|keeper| keeper.link.fd().as_raw_fd()));
         own.extend(self.terminal.iter().map(AsRawFd::as_raw_fd));
         fd::close_all_but(&own);
         fd::detach_stdio();
@@ -370,6 +400,9 @@ impl<'a> Turn<'a> {
                 // A list that is being written is nobody's leftover, nor is our log.
                 let own = |pid| self.helpers.contains_key(&pid) || self.writer == Some(pid);
                 seen.retain(|process| !own(process.id.pid));
+            }
+            if let Event::Reloaded(Ok(config)) = &fact {
+                self.export = entries(&config.export);
             }
             self.facts.push_back(fact);
             return;

@@ -54,3 +54,8 @@ fn io_error(error: procfs::ProcError) -> std::io::Error {
         other => std::io::Error::other(other.to_string()),
     }
 }
+
+/// What the placeholder `name` of a configuration file stands for.
+pub fn export(_name: &str) -> Option<String> {
+    None
+}

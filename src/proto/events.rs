@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Leftover, Sender, Usage};
+use super::{Cause, Leftover, Sender, ServiceState, Usage};
 use crate::base::{Exit, Name, Pid, Signal, Subject};
 
 /// Something that happened, for `lastout events`.
@@ -57,6 +57,25 @@ pub enum Happening {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         usage: Option<Usage>,
     },
+    /// A service has come into another state.
+    Service {
+        /// Which.
+        name: Name,
+        /// What it is now.
+        state: ServiceState,
+        /// Why, if a run has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
+        /// Until the next try, milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_ms: Option<u64>,
+    },
+    /// The configuration file was read again.
+    Reloaded {
+        /// Why it was refused, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
+    },
     /// The init has begun to leave.
     Stopping {
         /// Why.
@@ -106,6 +125,18 @@ impl fmt::Display for Happening {
                 }
                 Ok(())
             }
+            Happening::Service { name, state, cause, next_ms } => {
+                write!(f, "{name}: {}", state.word())?;
+                if let Some(cause) = cause {
+                    write!(f, ": {cause}")?;
+                }
+                match next_ms {
+                    Some(ms) => write!(f, "; next try in {}.{} s", ms / 1000, ms / 100 % 10),
+                    None => Ok(()),
+                }
+            }
+            Happening::Reloaded { problem: None } => f.write_str("the configuration file was read again"),
+            Happening::Reloaded { problem: Some(why) } => write!(f, "the configuration file was not taken: {why}"),
             Happening::Stopping { why } => write!(f, "stopping: {why}"),
             Happening::Stuck { job, killed_for_ms, process } => {
                 let whose = job.map(|job| format!("{job}: ")).unwrap_or_default();

@@ -9,6 +9,9 @@
 //! kill [@ID] SIGNAL JOB    a signal for JOB's process group
 //! stop [@ID] JOB [GRACE]   end JOB's whole tree; GRACE in milliseconds
 //! stop, shutdown [@ID]     end everything
+//! start [@ID] NAME         start a service, and what it needs
+//! restart [@ID] NAME       end a service and all that need it, and start them again
+//! reload [@ID]             read the configuration file again
 //! events @ID [follow]      what has happened, or what happens from now on
 //! ```
 //!
@@ -45,6 +48,12 @@ pub enum Line {
     Stop(Option<RequestId>, JobRef, Option<Duration>, Option<Who>),
     /// End everything, as SIGTERM does. Answered at once; the end itself is end-of-file on `reply`.
     Shutdown(Option<RequestId>, Option<Who>),
+    /// Start the service. Answered when it is ready, or cannot be.
+    Start(Option<RequestId>, Name, Option<Who>),
+    /// End the service and start it again. Answered likewise.
+    Restart(Option<RequestId>, Name, Option<Who>),
+    /// Read the configuration file again. Answered when that has been done.
+    Reload(Option<RequestId>, Option<Who>),
     /// Answer with what has happened; or, to follow, with what happens from now on.
     Events(RequestId, bool),
 }
@@ -113,6 +122,9 @@ impl fmt::Display for Line {
                 write!(f, "stop{} {job} {}{}", to(id), grace.as_millis(), by(who))
             }
             Line::Shutdown(id, who) => write!(f, "shutdown{}{}", to(id), by(who)),
+            Line::Start(id, name, who) => write!(f, "start{} {name}{}", to(id), by(who)),
+            Line::Restart(id, name, who) => write!(f, "restart{} {name}{}", to(id), by(who)),
+            Line::Reload(id, who) => write!(f, "reload{}{}", to(id), by(who)),
             Line::Events(id, false) => write!(f, "events @{id}"),
             Line::Events(id, true) => write!(f, "events @{id} follow"),
         }
@@ -160,11 +172,14 @@ impl Line {
                 Line::Stop(to, job, grace.map_err(bad)?.map(Duration::from_millis), who)
             }
             "shutdown" => Line::Shutdown(to, who),
+            "start" => Line::Start(to, service(words.next())?, who),
+            "restart" => Line::Restart(to, service(words.next())?, who),
+            "reload" => Line::Reload(to, who),
             "events" => Line::Events(answered(to, "events")?, words.next_if_eq(&"follow").is_some()),
             _ => {
                 let shown: String = verb.chars().take(40).collect();
                 return not(format!(
-                    "unknown command '{}': use run, exec, ps, status, wait, kill, stop, shutdown or events",
+                    "unknown command '{}': use run, exec, ps, status, wait, kill, stop, start, restart, reload, shutdown or events",
                     shown.escape_default()
                 ));
             }
@@ -186,6 +201,11 @@ fn answered(to: Option<RequestId>, verb: &str) -> Result<RequestId, BadLine> {
 
 fn job(word: Option<&str>) -> Result<JobRef, BadLine> {
     let word = word.ok_or_else(|| BadLine::NotUnderstood("which job? give its number (j1) or name".into()))?;
+    word.parse().map_err(|bad: crate::base::BadName| BadLine::NotUnderstood(bad.to_string()))
+}
+
+fn service(word: Option<&str>) -> Result<Name, BadLine> {
+    let word = word.ok_or_else(|| BadLine::NotUnderstood("which service? give its name".into()))?;
     word.parse().map_err(|bad: crate::base::BadName| BadLine::NotUnderstood(bad.to_string()))
 }
 
@@ -273,6 +293,10 @@ mod tests {
             Line::Stop(Some(id), job(), Some(Duration::from_millis(1500)), None),
             Line::Shutdown(None, None),
             Line::Shutdown(Some(id), Who::new("the night watch")),
+            Line::Start(None, "ray".parse().unwrap(), Who::new("me")),
+            Line::Restart(Some(id), "ray".parse().unwrap(), None),
+            Line::Reload(Some(id), None),
+            Line::Reload(None, Who::new("me")),
             Line::Events(id, false),
             Line::Events(id, true),
         ] {

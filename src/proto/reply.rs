@@ -42,6 +42,8 @@ pub enum Reply {
     },
     /// Done as asked. The last reply.
     Done,
+    /// The services, where there are any. [`Reply::Jobs`] follows.
+    Services(Vec<ServiceInfo>),
     /// The jobs. The last reply.
     Jobs(Vec<JobInfo>),
     /// The job's tree lives (`heartbeat_ms`).
@@ -135,6 +137,83 @@ impl JobState {
             JobState::Ended => "ended",
         }
     }
+}
+
+/// Where a service is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// Somebody has stopped it.
+    Stopped,
+    /// What it needs has not happened yet.
+    Waiting,
+    /// Its setup or its command runs; it is not ready.
+    Starting,
+    /// It is ready.
+    Ready,
+    /// Its run is being ended.
+    Ending,
+    /// Its run has ended; the next one is due soon.
+    Backoff,
+    /// It has ended well and is not started again.
+    Succeeded,
+    /// It has failed for good.
+    Failed,
+}
+
+impl ServiceState {
+    /// For a table.
+    pub fn word(self) -> &'static str {
+        match self {
+            ServiceState::Stopped => "stopped",
+            ServiceState::Waiting => "waiting",
+            ServiceState::Starting => "starting",
+            ServiceState::Ready => "ready",
+            ServiceState::Ending => "ending",
+            ServiceState::Backoff => "backoff",
+            ServiceState::Succeeded => "succeeded",
+            ServiceState::Failed => "failed",
+        }
+    }
+}
+
+/// One service in a list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServiceInfo {
+    /// Its name.
+    pub service: Name,
+    /// It is a mount.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mount: bool,
+    /// Where it is in its life.
+    pub state: ServiceState,
+    /// Time in this state, milliseconds.
+    pub for_ms: u64,
+    /// The job that is its run, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Its failures in a row.
+    pub failures: u32,
+    /// What its health checks say, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// What it says of itself (`STATUS=` of `sd_notify(3)`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Until its next try, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_ms: Option<u64>,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<Name>,
+    /// How its last run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Why its last run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
 }
 
 /// One job in a list.

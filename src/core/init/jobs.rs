@@ -4,7 +4,7 @@ use std::{mem, time::Duration};
 
 use super::{Init, Role};
 use crate::{
-    base::{Exit, JobId, JobRef, Name, Pgid, Pid, RequestId, Signal, Subject, Tick},
+    base::{Exit, JobId, JobRef, Name, Pid, RequestId, Signal, Subject, Tick},
     core::{Action, Level, Phase, STUCK_AFTER, Source},
     proto::{Cause, Happening, JobState, Line, Notice, Order, Reply, Usage, Who},
 };
@@ -26,7 +26,9 @@ impl Init {
             Err(reason) => {
                 let reason = format!("cannot start its keeper: {reason}");
                 orders.push(Action::Log(Level::Error, format!("{id}: {reason}")));
-                self.end_job(now, id, None, Cause::Refused { reason }, orders);
+                let cause = Cause::Refused { reason };
+                self.end_job(now, id, None, cause.clone(), orders);
+                self.run_ended(now, id, None, cause, orders);
                 self.start_queued(now, orders);
             }
         }
@@ -50,11 +52,15 @@ impl Init {
                 (None, Cause::KeeperGone)
             }
         };
-        self.end_job(now, id, exit, cause, orders);
+        self.end_job(now, id, exit, cause.clone(), orders);
+        self.run_ended(now, id, exit, cause, orders);
         self.start_queued(now, orders);
     }
 
     pub(super) fn notice(&mut self, now: Tick, id: JobId, notice: Notice, orders: &mut Vec<Action>) {
+        if self.services.of(id).is_some() {
+            self.run_notice(now, id, &notice, orders);
+        }
         let Some(job) = self.table.get(id) else { return };
         // It speaks, so it has opened the client's reply: from here on the keeper answers. One that could not
         // serve the request may have lacked what it takes to answer: a client may be told twice.
@@ -90,7 +96,7 @@ impl Init {
                     orders.push(Action::Note(Level::Warn, stuck));
                 }
                 self.abort_fuse(&left, orders);
-                if self.phase == Phase::Stopping && self.config.role == Role::Subreaper {
+                if matches!(self.phase, Phase::Stopping | Phase::Releasing) && self.config.role == Role::Subreaper {
                     self.give_up_at.get_or_insert(now + self.config.stuck_timeout);
                 }
             }
@@ -165,16 +171,15 @@ impl Init {
             Line::Events(to, false) => orders.push(Action::History(to)),
             Line::Kill(to, signal, job, by) => self.kill(to, signal, by, &job, orders),
             Line::Stop(to, job, grace, by) => self.stop_job(now, to, &job, grace, by, orders),
+            Line::Start(to, name, _) => self.start_service(now, to, &name, orders),
+            Line::Restart(to, name, by) => self.restart_service(now, to, &name, by, orders),
+            Line::Reload(to, _) => self.reload(to, orders),
             Line::Shutdown(to, by) => {
                 if let Some(to) = to {
                     orders.push(Action::Hold(to));
                     orders.push(Action::Answer { to, reply: Reply::Done, last: false });
                 }
-                if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
-                    self.asked_group = Some(group);
-                    orders.push(Action::SignalGroup(group, Signal::TERM));
-                    self.passed_on.insert(Signal::TERM, Cause::Killed { signal: Signal::TERM, by: by.clone() });
-                }
+                self.stop_main(Cause::Killed { signal: Signal::TERM, by: by.clone() }, orders);
                 let by = by.map_or("through the control FIFO".into(), |by| format!("by {by}"));
                 self.stop(now, &format!("asked {by}"), orders);
             }
@@ -191,6 +196,9 @@ impl Init {
         }
         if let Some(name) = name.as_ref().filter(|name| self.table.is_name_taken(name)) {
             return refuse(client, format!("a job named {name} has not ended yet"), orders);
+        }
+        if let Some(name) = name.as_ref().filter(|name| self.services.has(name)) {
+            return refuse(client, format!("{name} is a service's name"), orders);
         }
         let id = self.table.add(now, source, name);
         self.start_queued(now, orders);
@@ -246,6 +254,17 @@ impl Init {
         by: Option<Who>,
         orders: &mut Vec<Action>,
     ) {
+        let service = match job {
+            JobRef::Name(name) => Some(name.clone()).filter(|name| self.services.has(name)),
+            JobRef::Id(id) => self.services.of(*id).cloned(),
+        };
+        if let Some(name) = service {
+            return match (self.stop_service(now, &name, by, grace, orders), to) {
+                (Some(run), to) => self.when_ended(run, to, orders),
+                (None, Some(to)) => orders.push(Action::Answer { to, reply: Reply::Done, last: true }),
+                (None, None) => {}
+            };
+        }
         let Some(id) = self.table.find(job) else { return refuse(to, no_such(job), orders) };
         let state = self.table.get(id).map_or(JobState::Ended, |job| job.state);
         match state {
@@ -266,7 +285,7 @@ impl Init {
     }
 }
 
-fn refuse(to: Option<RequestId>, reason: String, orders: &mut Vec<Action>) {
+pub(super) fn refuse(to: Option<RequestId>, reason: String, orders: &mut Vec<Action>) {
     match to {
         Some(to) => orders.push(Action::Answer { to, reply: Reply::Refused { reason }, last: true }),
         None => orders.push(Action::Log(Level::Warn, format!("control: {reason}"))),

@@ -24,7 +24,7 @@ impl Init {
             Phase::Syncing => orders.push(Action::Sync),
             Phase::Releasing => {
                 orders.extend(self.bad_lines.iter_mut().filter_map(Flood::finish).map(passed_over));
-                orders.push(Action::Release);
+                self.with_services(now, orders, |services, todo| services.unmount(now, "nobody is left", todo));
             }
             Phase::Gone => orders.push(Action::Exit(self.exit_code())),
             Phase::Stopping => self.explaining.begin(now),
@@ -70,15 +70,23 @@ impl Init {
         loop {
             match self.phase {
                 Phase::Running => {
-                    if !matches!(self.main, Main::Ended(_)) {
+                    let why = if let Some(name) = self.critical_failed.take() {
+                        self.stop_main(Cause::Killed { signal: Signal::TERM, by: None }, orders);
+                        self.stop(now, &format!("{name} has failed"), orders);
+                        continue;
+                    } else if matches!(self.main, Main::Ended(_)) {
+                        "main has ended"
+                    } else if self.main == Main::None && self.services.are_over() && self.table.is_idle() {
+                        "every service has ended"
+                    } else {
                         return;
-                    }
-                    self.begin_stopping(now, "main has ended", orders);
+                    };
+                    self.begin_stopping(now, why, orders);
                 }
                 Phase::Stopping if self.gave_up => self.enter(now, Phase::Census, orders),
                 Phase::Stopping => {
                     let main_ended = matches!(self.main, Main::None | Main::Ended(_));
-                    if main_ended && self.table.active().is_empty() {
+                    if main_ended && self.busy().is_empty() {
                         match self.alone {
                             None => return self.check_alone(orders),
                             Some(true) => {
@@ -92,7 +100,7 @@ impl Init {
                     match &self.engine {
                         Engine::Unknown | Engine::Looking => return,
                         Engine::Known { alive, .. } => {
-                            if main_ended && alive.is_empty() && self.table.active().is_empty() {
+                            if main_ended && alive.is_empty() && self.busy().is_empty() {
                                 self.begin_sweeping(now, orders);
                             } else {
                                 // Main's orphans were left to main; now they need not wait for the others.
@@ -117,7 +125,10 @@ impl Init {
                 Phase::Census => return,
                 Phase::Syncing if self.gave_up => self.enter(now, Phase::Releasing, orders),
                 Phase::Syncing | Phase::Gone => return,
+                // A mount's server writes back what it holds before it ends.
+                Phase::Releasing if !self.gave_up && !self.table.active().is_empty() => return,
                 Phase::Releasing => {
+                    orders.push(Action::Release);
                     // Clients that wait for our end see it as end-of-file.
                     self.enter(now, Phase::Gone, orders);
                 }
@@ -134,7 +145,8 @@ impl Init {
             self.end_job(now, job, None, cause, orders);
         }
         let grace_ms = u64::try_from(self.budget.left(now).as_millis()).unwrap_or(u64::MAX);
-        for job in self.table.active() {
+        self.with_services(now, orders, |services, todo| services.shut_down(now, why, todo));
+        for job in self.table.active().into_iter().filter(|job| self.services.of(*job).is_none()) {
             let order = Order::Stop { cause: Cause::Shutdown { why: why.into() }, grace_ms, asked: false };
             orders.push(Action::Tell { job, order });
         }
@@ -180,9 +192,6 @@ impl Init {
 
     /// What is nobody's: while jobs and the engine's processes are ending, they and all below them are not.
     fn nobodys(&self, seen: Vec<Process>) -> Vec<Process> {
-        if self.phase != Phase::Stopping {
-            return seen;
-        }
         let engines = match &self.engine {
             Engine::Known { alive, .. } => alive.clone(),
             Engine::Unknown | Engine::Looking => BTreeSet::new(),
@@ -207,6 +216,14 @@ impl Init {
     }
 
     pub(super) fn check_alone(&mut self, orders: &mut Vec<Action>) {
+        // With mounts' servers about, the kernel's word is not enough: only a look tells them from others.
+        if self.serves_mounts() {
+            if !self.looking {
+                self.looking = true;
+                orders.push(Action::Look { kill: false });
+            }
+            return;
+        }
         // A helper that looks around is one of us: ask when it has come back.
         if !self.asked_alone && !self.looking {
             self.asked_alone = true;
@@ -229,6 +246,7 @@ impl Init {
         forced
             && self.phase == Phase::Sweeping
             && self.config.role == Role::Pid1
+            && !self.serves_mounts()
             && !mem::replace(&mut self.killed_all, true)
     }
 
@@ -264,6 +282,9 @@ impl Init {
             }
         }
         let seen = self.nobodys(seen);
+        if self.serves_mounts() && self.busy().is_empty() && self.main_pid().is_none() {
+            self.alone = Some(seen.iter().all(|p| p.is_dead() || p.id.pid == self.config.me));
+        }
         if let Some(sweep) = &mut self.sweep {
             orders.extend(sweep.looked(now, &seen).into_iter().map(|(pid, signal)| Action::Signal(pid, signal)));
             if let Some(forced) = sweep.forced_for(now) {

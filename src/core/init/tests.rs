@@ -29,6 +29,9 @@ fn config(role: Role, main: bool) -> Config {
         max_jobs: None,
         remap: Vec::new(),
         warn_reaps: false,
+        services: Vec::new(),
+        reloads: false,
+        seed: 1,
         last_job: 0,
     }
 }
@@ -773,6 +776,7 @@ impl World {
             | Action::Answer { .. }
             | Action::List(_)
             | Action::Status(_)
+            | Action::Reload
             | Action::EndStrays { .. }
             | Action::DropHalfLine
             | Action::AbortFuse { .. }

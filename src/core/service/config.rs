@@ -30,7 +30,7 @@ pub struct ServiceConfig {
     pub restart: Restart,
     /// How long it waits before.
     pub backoff: Backoff,
-    /// Failures in a row before it has failed for good; 0: never.
+    /// With one failure more in a row it has failed for good; 0: never.
     pub retries: u32,
     /// When it has failed for good, everything stops, with its exit code.
     pub critical: bool,
@@ -71,6 +71,27 @@ pub struct RunConfig {
     pub log: Log,
     /// What it may use, and as whom it runs.
     pub limits: Limits,
+}
+
+impl RunConfig {
+    /// A run of `command`, with everything else left out.
+    pub fn new(command: Vec<String>) -> RunConfig {
+        RunConfig {
+            setup: Vec::new(),
+            setup_timeout: Duration::from_secs(300),
+            command,
+            mount: None,
+            cwd: None,
+            env: Vec::new(),
+            ready: Ready::Started,
+            start_timeout: None,
+            health: None,
+            watchdog: None,
+            stop: Stop { signal: Signal::TERM, grace: None },
+            log: Log::default(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// When a dependency lets another start.
