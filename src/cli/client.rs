@@ -157,7 +157,7 @@ struct PsArguments {
 
 pub(super) const PS: Subcommand = Subcommand {
     name: "ps",
-    about: "List jobs",
+    about: "List services and jobs",
     arguments: PsArguments::augment_args,
     run: |matches, _| {
         let arguments: PsArguments = read(matches)?;
@@ -241,12 +241,47 @@ struct StopArguments {
 
 pub(super) const STOP: Subcommand = Subcommand {
     name: "stop",
-    about: "End a job and all that it started: SIGTERM, grace, SIGKILL",
+    about: "End a job or service and all that it started: SIGTERM, grace, SIGKILL",
     arguments: StopArguments::augment_args,
     run: |matches, _| {
         let arguments: StopArguments = read(matches)?;
         client::stop(&arguments.target.target(), arguments.job, arguments.grace)
     },
+};
+
+#[derive(Args, Debug)]
+struct ServiceArguments {
+    #[command(flatten)]
+    target: TargetArguments,
+    /// Its name
+    service: Name,
+}
+
+pub(super) const START: Subcommand = Subcommand {
+    name: "start",
+    about: "Start a service and what it needs, and wait until it is ready",
+    arguments: ServiceArguments::augment_args,
+    run: |matches, _| {
+        let arguments: ServiceArguments = read(matches)?;
+        client::start(&arguments.target.target(), arguments.service)
+    },
+};
+
+pub(super) const RESTART: Subcommand = Subcommand {
+    name: "restart",
+    about: "End a service and all that need it, start them again, and wait until it is ready",
+    arguments: ServiceArguments::augment_args,
+    run: |matches, _| {
+        let arguments: ServiceArguments = read(matches)?;
+        client::restart(&arguments.target.target(), arguments.service)
+    },
+};
+
+pub(super) const RELOAD: Subcommand = Subcommand {
+    name: "reload",
+    about: "Have the configuration file read again: only what has changed is started anew",
+    arguments: TargetArguments::augment_args,
+    run: |matches, _| client::reload(&read::<TargetArguments>(matches)?.target()),
 };
 
 #[derive(Args, Debug)]

@@ -23,7 +23,7 @@ struct Subcommand {
 }
 
 /// The one list of subcommands. Arguments are built only for the one that is called: `exec` is to cost a fork.
-const SUBCOMMANDS: [Subcommand; 11] = [
+const SUBCOMMANDS: [Subcommand; 14] = [
     client::EXEC,
     client::PS,
     client::LOGS,
@@ -31,6 +31,9 @@ const SUBCOMMANDS: [Subcommand; 11] = [
     client::EVENTS,
     client::KILL,
     client::STOP,
+    client::START,
+    client::RESTART,
+    client::RELOAD,
     client::SHUTDOWN,
     client::DOCTOR,
     client::ORPHANS,

@@ -11,7 +11,7 @@ use comfy_table::{Table, presets};
 
 use super::{Outcome, Target, session::Connection};
 use crate::{
-    base::{JobId, JobRef, Signal},
+    base::{Exit, JobId, JobRef, Signal},
     proto::{Cause, JobInfo, JobState, Line, Record, Reply, files},
     sys::{dir::Dir, process},
 };
@@ -27,24 +27,32 @@ pub(super) fn list(connection: &Connection) -> anyhow::Result<Vec<JobInfo>> {
     }
 }
 
-/// Lists the jobs. `all`: those that have ended, too.
+/// Lists services and jobs. `all`: those that have ended, too.
 pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
-    let mut jobs = list(&Connection::open(target)?)?;
+    let connection = Connection::open(target)?;
+    let services = super::services::list(&connection)?;
+    let mut jobs = list(&connection)?;
     jobs.retain(|job| all || job.state != JobState::Ended);
     if json {
-        say(&serde_json::to_string(&jobs)?)?;
+        let services = services.iter().map(serde_json::to_value);
+        let all: Vec<_> = services.chain(jobs.iter().map(serde_json::to_value)).collect::<Result<_, _>>()?;
+        say(&serde_json::to_string(&all)?)?;
         return Ok(0);
+    }
+    if !services.is_empty() {
+        say(&super::services::table(&services))?;
+        // The runs of services stand there already.
+        jobs.retain(|job| all || !services.iter().any(|service| service.job == Some(job.job)));
+        if jobs.is_empty() {
+            return Ok(0);
+        }
+        say("")?;
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["JOB", "NAME", "STATE", "PID", "FOR", "EXIT", "COMMAND"]);
     for job in jobs {
         let time = Duration::from_secs(job.for_ms / 1000);
-        let exit = match (&job.exit, &job.cause) {
-            (Some(exit), Some(Cause::Exited) | None) => exit.status().to_string(),
-            (Some(exit), Some(cause)) => format!("{} ({})", exit.status(), cause.word()),
-            (None, Some(cause)) => cause.word().into(),
-            (None, None) => String::new(),
-        };
+        let exit = ending(job.exit, job.cause.as_ref());
         table.add_row([
             job.job.to_string(),
             job.name.map(|name| name.to_string()).unwrap_or_default(),
@@ -66,6 +74,16 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
     Ok(0)
 }
 
+/// How somebody ended, for a table.
+pub(super) fn ending(exit: Option<Exit>, cause: Option<&Cause>) -> String {
+    match (exit, cause) {
+        (Some(exit), Some(Cause::Exited) | None) => exit.status().to_string(),
+        (Some(exit), Some(cause)) => format!("{} ({})", exit.status(), cause.word()),
+        (None, Some(cause)) => cause.word().into(),
+        (None, None) => String::new(),
+    }
+}
+
 /// Waits until a job has ended. Answers with its exit code.
 pub fn wait(target: &Target, job: JobRef, json: bool) -> Outcome {
     let connection = Connection::open(target)?;
@@ -83,7 +101,7 @@ pub fn wait(target: &Target, job: JobRef, json: bool) -> Outcome {
     }
 }
 
-fn say(text: &str) -> anyhow::Result<()> {
+pub(super) fn say(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("cannot write")
 }
 
@@ -130,7 +148,7 @@ pub fn shutdown(target: &Target) -> Outcome {
     Ok(0)
 }
 
-fn done(reply: Reply) -> Outcome {
+pub(super) fn done(reply: Reply) -> Outcome {
     match reply {
         Reply::Done | Reply::Ended { .. } => Ok(0),
         Reply::Refused { reason } => bail!(reason),

@@ -8,6 +8,7 @@ mod jobs;
 mod logs;
 mod orphans;
 mod pump;
+mod services;
 mod session;
 mod text;
 
@@ -19,6 +20,7 @@ pub use exec::{Exec, exec};
 pub use jobs::{kill, ps, shutdown, stop, wait};
 pub use logs::logs;
 pub use orphans::{Orphans, orphans};
+pub use services::{reload, restart, start};
 
 use crate::{base::RequestId, proto::Who, sys::process};
 

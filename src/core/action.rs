@@ -70,6 +70,8 @@ pub enum Action {
     },
     /// Have a helper write the list of jobs to the request's `reply`.
     List(RequestId),
+    /// Have a helper write the list of services to the request's `reply`.
+    ListServices(RequestId),
     /// Have a helper read the configuration file. Answered by `Reloaded`.
     Reload,
     /// Write what the init and its own processes are to the request's `reply`.

@@ -280,17 +280,16 @@ pub(super) fn sync(original: &Original, volume: &inspect::Volume) -> io::Result<
     })
 }
 
-/// Writes long answers, made in the helper, to a client.
+/// Writes a long answer, made in the helper, to a client.
 pub(super) fn answer(
     original: &Original,
     client: &File,
     requests: &Dir,
-    replies: impl FnOnce() -> Vec<Reply>,
+    reply: impl FnOnce() -> Reply,
 ) -> io::Result<Pid> {
     spawn::fork_child(|| {
         begin(original, "lastout-answer", &[client.as_raw_fd(), requests.fd().as_raw_fd()]);
-        let lines: Vec<u8> = replies().iter().flat_map(Reply::to_line).collect();
-        u8::from(write_patiently(client, &lines).is_err())
+        u8::from(write_patiently(client, &reply().to_line()).is_err())
     })
 }
 

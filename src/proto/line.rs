@@ -4,6 +4,7 @@
 //! run WORD...              a detached job; words are split as a POSIX shell splits them, nothing is expanded
 //! exec ID [NAME]           the job that requests/ID/request.json describes
 //! ps [@ID]                 the jobs
+//! services @ID             the services
 //! status @ID               the init itself: its process, main's, the keepers'
 //! wait @ID JOB             answered when JOB has ended
 //! kill [@ID] SIGNAL JOB    a signal for JOB's process group
@@ -38,6 +39,8 @@ pub enum Line {
     Exec(RequestId, Option<Name>),
     /// Answer with the list of jobs.
     Ps(RequestId),
+    /// Answer with the list of services.
+    Services(RequestId),
     /// Answer with what the init and its own processes are.
     Status(RequestId),
     /// Answer when the job has ended.
@@ -114,6 +117,7 @@ impl fmt::Display for Line {
             Line::Exec(id, None) => write!(f, "exec {id}"),
             Line::Exec(id, Some(name)) => write!(f, "exec {id} {name}"),
             Line::Ps(id) => write!(f, "ps @{id}"),
+            Line::Services(id) => write!(f, "services @{id}"),
             Line::Status(id) => write!(f, "status @{id}"),
             Line::Wait(id, job) => write!(f, "wait @{id} {job}"),
             Line::Kill(id, signal, job, who) => write!(f, "kill{} {signal} {job}{}", to(id), by(who)),
@@ -158,6 +162,7 @@ impl Line {
                 Line::Exec(id, name.map_err(|bad| BadLine::NotUnderstood(bad.to_string()))?)
             }
             "ps" => Line::Ps(answered(to, "ps")?),
+            "services" => Line::Services(answered(to, "services")?),
             "status" => Line::Status(answered(to, "status")?),
             "wait" => Line::Wait(answered(to, "wait")?, job(words.next())?),
             "kill" => {
@@ -179,7 +184,7 @@ impl Line {
             _ => {
                 let shown: String = verb.chars().take(40).collect();
                 return not(format!(
-                    "unknown command '{}': use run, exec, ps, status, wait, kill, stop, start, restart, reload, shutdown or events",
+                    "unknown command '{}': use run, exec, ps, services, status, wait, kill, stop, start, restart, reload, shutdown or events",
                     shown.escape_default()
                 ));
             }
@@ -285,6 +290,7 @@ mod tests {
             Line::Exec(id, None),
             Line::Exec(id, Some("x".parse().unwrap())),
             Line::Ps(id),
+            Line::Services(id),
             Line::Status(id),
             Line::Wait(id, JobRef::Id(crate::base::JobId(3))),
             Line::Kill(None, Signal::TERM, job(), None),

@@ -42,7 +42,7 @@ pub enum Reply {
     },
     /// Done as asked. The last reply.
     Done,
-    /// The services, where there are any. [`Reply::Jobs`] follows.
+    /// The services. The last reply.
     Services(Vec<ServiceInfo>),
     /// The jobs. The last reply.
     Jobs(Vec<JobInfo>),

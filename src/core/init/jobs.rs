@@ -162,6 +162,7 @@ impl Init {
             Line::Run(words) => self.new_job(now, Source::Words(words), None, orders),
             Line::Exec(request, name) => self.new_job(now, Source::Request(request), name, orders),
             Line::Ps(to) => orders.push(Action::List(to)),
+            Line::Services(to) => orders.push(Action::ListServices(to)),
             Line::Status(to) => orders.push(Action::Status(to)),
             Line::Wait(to, job) => match self.table.find(&job) {
                 None => refuse(Some(to), no_such(&job), orders),

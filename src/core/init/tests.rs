@@ -776,6 +776,7 @@ impl World {
             | Action::Answer { .. }
             | Action::List(_)
             | Action::Status(_)
+            | Action::ListServices(_)
             | Action::Reload
             | Action::EndStrays { .. }
             | Action::DropHalfLine

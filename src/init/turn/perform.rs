@@ -63,6 +63,7 @@ impl Turn<'_> {
             Action::Answer { to, reply, last } => self.answer(to, reply, last),
             Action::List(to) => self.list(to),
             Action::Status(to) => self.status(to),
+            Action::ListServices(to) => self.list_services(to),
             Action::Reload => self.reload(),
             Action::SignalGroup(group, signal) => report(signals::send_group(group, signal), || {
                 format!("cannot send {signal} to process group {}", group.get())
@@ -333,9 +334,7 @@ impl Turn<'_> {
     fn list(&mut self, to: RequestId) {
         let Some(control) = &self.control else { return };
         let jobs = || self.core.list(clock::now()).into_iter().map(|(info, request)| describe(control, info, request));
-        let services = self.core.services(clock::now());
-        let services = Some(Reply::Services(services)).filter(|_| self.plan.config.is_some());
-        let asked = self.answer_by_helper(to, || services.into_iter().chain([Reply::Jobs(jobs().collect())]).collect());
+        let asked = self.answer_by_helper(to, || Reply::Jobs(jobs().collect()));
         self.see_to(Action::List(to), to, asked);
     }
 
@@ -346,25 +345,25 @@ impl Turn<'_> {
         self.ask(Action::Reload, asked, "read the configuration file", in_vain);
     }
 
+    fn list_services(&mut self, to: RequestId) {
+        let asked = self.answer_by_helper(to, || Reply::Services(self.core.services(clock::now())));
+        self.see_to(Action::ListServices(to), to, asked);
+    }
+
     fn history(&mut self, to: RequestId) {
-        let asked =
-            self.answer_by_helper(to, || vec![Reply::Events(self.history.iter().cloned().map(entry).collect())]);
+        let asked = self.answer_by_helper(to, || Reply::Events(self.history.iter().cloned().map(entry).collect()));
         self.see_to(Action::History(to), to, asked);
     }
 
     /// A long answer, to whoever may be slow to read it. `Ok(None)`: the client has gone.
-    fn answer_by_helper(
-        &self,
-        to: RequestId,
-        replies: impl FnOnce() -> Vec<Reply>,
-    ) -> std::io::Result<Option<Answering>> {
+    fn answer_by_helper(&self, to: RequestId, reply: impl FnOnce() -> Reply) -> std::io::Result<Option<Answering>> {
         let Some(control) = &self.control else { return Ok(None) };
         let client = match control.reply(to) {
             Ok(client) => client,
             Err(error) if is_shortage(&error) => return Err(error),
             Err(_) => return Ok(None),
         };
-        let asked = helper::answer(self.original, &client, control.requests(), replies);
+        let asked = helper::answer(self.original, &client, control.requests(), reply);
         Ok(Some((client, asked)))
     }
 
@@ -395,7 +394,7 @@ impl Turn<'_> {
         if status.to_line().len() <= MAX_LINE {
             return self.answer(to, status, true);
         }
-        let asked = self.answer_by_helper(to, || vec![status]);
+        let asked = self.answer_by_helper(to, || status);
         self.see_to(Action::Status(to), to, asked);
     }
 
