@@ -284,6 +284,13 @@ pub(super) const RELOAD: Subcommand = Subcommand {
     run: |matches, _| client::reload(&read::<TargetArguments>(matches)?.target()),
 };
 
+pub(super) const METRICS: Subcommand = Subcommand {
+    name: "metrics",
+    about: "Write services and jobs as OpenMetrics text, for Prometheus",
+    arguments: TargetArguments::augment_args,
+    run: |matches, _| client::metrics(&read::<TargetArguments>(matches)?.target()),
+};
+
 #[derive(Args, Debug)]
 struct DoctorArguments {
     /// As JSON

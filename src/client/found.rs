@@ -6,7 +6,7 @@ use super::{Target, session::Connection};
 use crate::{
     base::Pid,
     inspect,
-    proto::{JobInfo, Line, Reply, Status},
+    proto::{JobInfo, Line, Reply, ServiceInfo, Status},
     sys::disposable,
 };
 
@@ -37,6 +37,14 @@ impl Found {
     pub(super) fn status(&self) -> Option<Status> {
         match self.connection.as_ref()?.ask_within(INIT_ANSWERS, Line::Status) {
             Ok(Reply::Status(status)) => Some(status),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Its services now.
+    pub(super) fn services(&self) -> Option<Vec<ServiceInfo>> {
+        match self.connection.as_ref()?.ask_within(INIT_ANSWERS, Line::Services) {
+            Ok(Reply::Services(services)) => Some(services),
             Ok(_) | Err(_) => None,
         }
     }

@@ -6,6 +6,7 @@ mod exec;
 mod found;
 mod jobs;
 mod logs;
+mod metrics;
 mod orphans;
 mod pump;
 mod services;
@@ -19,6 +20,7 @@ pub use events::events;
 pub use exec::{Exec, exec};
 pub use jobs::{kill, ps, shutdown, stop, wait};
 pub use logs::logs;
+pub use metrics::metrics;
 pub use orphans::{Orphans, orphans};
 pub use services::{reload, restart, start};
 

@@ -1,0 +1,181 @@
+//! `lastout metrics`: services and jobs as OpenMetrics text, for Prometheus.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::{Outcome, Target, found::Found, jobs::say};
+use crate::{
+    base::{JobId, Pid},
+    inspect::{self, Load},
+    proto::{JobState, ServiceInfo, ServiceState},
+};
+
+const SERVICE_STATES: [ServiceState; 8] = [
+    ServiceState::Stopped,
+    ServiceState::Waiting,
+    ServiceState::Starting,
+    ServiceState::Ready,
+    ServiceState::Ending,
+    ServiceState::Backoff,
+    ServiceState::Succeeded,
+    ServiceState::Failed,
+];
+const JOB_STATES: [JobState; 5] =
+    [JobState::Queued, JobState::Starting, JobState::Running, JobState::Ending, JobState::Ended];
+
+/// Writes the metrics. An init that does not answer is a metric, too: `lastout_up 0`.
+pub fn metrics(target: &Target) -> Outcome {
+    let found = Found::find(target);
+    if let Some(problem) = found.problem.as_ref().filter(|_| !found.answers) {
+        eprintln!("lastout metrics: {problem}");
+    }
+    let services = found.services().unwrap_or_default();
+    let keepers = keepers(&found);
+    let load = |job: JobId| keepers.get(&job).and_then(|keeper| inspect::load_below(*keeper));
+    say(write(&found, &services, load).trim_end())?;
+    Ok(if found.answers { 0 } else { super::FAILURE })
+}
+
+/// The keepers by process ids as they are for us, as far as they can be seen from here.
+fn keepers(found: &Found) -> BTreeMap<JobId, Pid> {
+    let (Some(status), Some(init)) = (&found.status, found.init) else { return BTreeMap::new() };
+    if inspect::inner_pid(init) == Some(init) {
+        return status.keepers.iter().map(|keeper| (keeper.job, keeper.pid)).collect();
+    }
+    let processes = inspect::below(init).unwrap_or_default();
+    let by_inner: BTreeMap<Pid, Pid> =
+        processes.iter().filter_map(|p| Some((inspect::inner_pid(p.id.pid)?, p.id.pid))).collect();
+    status.keepers.iter().filter_map(|keeper| Some((keeper.job, *by_inner.get(&keeper.pid)?))).collect()
+}
+
+/// The text, by families, as OpenMetrics 1.0 wants it.
+fn write(found: &Found, services: &[ServiceInfo], load: impl Fn(JobId) -> Option<Load>) -> String {
+    let mut text = Text::default();
+    text.family("lastout_up", "gauge", "Whether the init answers");
+    text.sample("lastout_up", "", u64::from(found.answers));
+    text.family("lastout_jobs", "gauge", "Jobs by state; of those that have ended, those that are remembered");
+    for state in JOB_STATES {
+        let count = found.jobs.iter().filter(|job| job.state == state).count();
+        text.sample("lastout_jobs", &label("state", state.word()), count);
+    }
+    text.family("lastout_service_state", "stateset", "Where a service is in its life");
+    for service in services {
+        for state in SERVICE_STATES {
+            let labels = [named(service), label("lastout_service_state", state.word())].join(",");
+            text.sample("lastout_service_state", &labels, u8::from(service.state == state));
+        }
+    }
+    text.family("lastout_service_state_seconds", "gauge", "Time in this state");
+    for service in services {
+        text.sample("lastout_service_state_seconds", &named(service), service.for_ms as f64 / 1000.0);
+    }
+    text.family("lastout_service_healthy", "gauge", "What the health checks of a service say");
+    for service in services {
+        if let Some(healthy) = service.healthy {
+            text.sample("lastout_service_healthy", &named(service), u8::from(healthy));
+        }
+    }
+    text.family("lastout_service_restarts", "counter", "How often a service was started again");
+    for service in services {
+        text.sample("lastout_service_restarts_total", &named(service), service.restarts);
+    }
+    text.family("lastout_service_failures", "gauge", "Failures of a service in a row");
+    for service in services {
+        text.sample("lastout_service_failures", &named(service), service.failures);
+    }
+    let running = |job: &&crate::proto::JobInfo| !matches!(job.state, JobState::Queued | JobState::Ended);
+    let jobs: Vec<_> = found.jobs.iter().filter(running).collect();
+    text.family("lastout_job_seconds", "gauge", "Time of an active job, or run of a service, in its state");
+    for job in &jobs {
+        text.sample("lastout_job_seconds", &labels(job), job.for_ms as f64 / 1000.0);
+    }
+    let loads: Vec<_> = jobs.iter().filter_map(|job| Some((labels(job), load(job.job)?))).collect();
+    text.family(
+        "lastout_job_cpu_seconds",
+        "gauge",
+        "CPU time of an active job's live processes and those they waited for",
+    );
+    for (labels, load) in &loads {
+        text.sample("lastout_job_cpu_seconds", labels, load.cpu.as_secs_f64());
+    }
+    text.family("lastout_job_resident_memory_bytes", "gauge", "Resident memory of an active job's processes");
+    for (labels, load) in &loads {
+        text.sample("lastout_job_resident_memory_bytes", labels, load.rss_bytes);
+    }
+    text.family("lastout_job_processes", "gauge", "Processes of an active job");
+    for (labels, load) in &loads {
+        text.sample("lastout_job_processes", labels, load.processes);
+    }
+    text.0.push_str("# EOF\n");
+    text.0
+}
+
+fn named(service: &ServiceInfo) -> String {
+    label("service", service.service.as_str())
+}
+
+fn labels(job: &crate::proto::JobInfo) -> String {
+    let name = job.name.as_ref().map(|name| label("name", name.as_str()));
+    [label("job", &job.job.to_string())].into_iter().chain(name).collect::<Vec<_>>().join(",")
+}
+
+/// Names have nothing that would have to be escaped.
+fn label(key: &str, value: &str) -> String {
+    format!("{key}=\"{value}\"")
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // A `String` takes everything.
+        let _ = writeln!(self.0, "# TYPE {name} {kind}\n# HELP {name} {help}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_every_family_once_and_ends() {
+        let service = ServiceInfo {
+            service: "ray".parse().unwrap(),
+            mount: false,
+            state: ServiceState::Ready,
+            for_ms: 1500,
+            job: Some(JobId(1)),
+            restarts: 3,
+            failures: 1,
+            healthy: Some(true),
+            status: None,
+            next_ms: None,
+            waits_for: Vec::new(),
+            exit: None,
+            cause: None,
+        };
+        let found = Found { answers: true, ..Found::default() };
+        let text = write(&found, &[service], |_| None);
+        assert!(text.ends_with("# EOF\n"));
+        for line in [
+            "lastout_up 1",
+            "lastout_jobs{state=\"running\"} 0",
+            "lastout_service_state{service=\"ray\",lastout_service_state=\"ready\"} 1",
+            "lastout_service_state{service=\"ray\",lastout_service_state=\"failed\"} 0",
+            "lastout_service_state_seconds{service=\"ray\"} 1.5",
+            "lastout_service_restarts_total{service=\"ray\"} 3",
+            "lastout_service_healthy{service=\"ray\"} 1",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+        }
+        let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let mut once = types.clone();
+        once.dedup();
+        assert_eq!(types, once);
+    }
+}
