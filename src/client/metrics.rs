@@ -159,7 +159,8 @@ mod tests {
             exit: None,
             cause: None,
         };
-        let found = Found { answers: true, ..Found::default() };
+        let mut found = Found::default();
+        found.answers = true;
         let text = write(&found, &[service], |_| None);
         assert!(text.ends_with("# EOF\n"));
         for line in [

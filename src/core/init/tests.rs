@@ -712,6 +712,135 @@ fn garbage_costs_a_few_lines_and_a_half_line_is_dropped() {
     assert_eq!(bench.init.deadline(), None);
 }
 
+fn service(text: &str, mount: bool) -> ServiceConfig {
+    use crate::core::service::*;
+    let mut run = RunConfig::new(vec![text.into()]);
+    run.mount = mount.then(|| "/mnt".into());
+    ServiceConfig {
+        name: text.parse().unwrap(),
+        after: Default::default(),
+        restart: Restart::OnFailure,
+        backoff: Backoff { initial: SECOND, max: SECOND, factor: 1.0, jitter: 0.0, reset_after: SECOND },
+        retries: 0,
+        critical: false,
+        on_failure: None,
+        on_restart: None,
+        run,
+    }
+}
+
+/// The one job whose keeper is to be forked.
+fn forked(orders: &[Action]) -> JobId {
+    let [Action::ForkKeeper { job, .. }] = orders else { panic!("{orders:?}") };
+    *job
+}
+
+fn told_to_end(orders: &[Action]) -> Vec<JobId> {
+    let told = |order: &Action| match order {
+        Action::Tell { job, order: Order::Stop { .. } } => Some(*job),
+        _ => None,
+    };
+    orders.iter().filter_map(told).collect()
+}
+
+#[test]
+fn services_without_main_are_its_life() {
+    for (exit, code) in [(Exit::Code(0), 0), (Exit::Code(5), 5)] {
+        let mut service = service("once", false);
+        service.restart = crate::core::service::Restart::Never;
+        let mut bench = Bench::new(Config { services: vec![service], ..config(Role::Pid1, false) });
+        let job = forked(&bench.take());
+        bench.step(Event::KeeperForked { job, keeper: Ok(pid(100)) });
+        bench.step(Event::Notice { job, notice: Notice::Started(pid(101)) });
+        bench.step(Event::Notice { job, notice: Notice::Ready });
+        assert_eq!(bench.take(), []);
+        assert_eq!(bench.init.deadline(), None, "a service that runs wakes nobody");
+        let notice = Notice::Ended { exit: Some(exit), cause: Cause::Exited, wall_us: 0, usage: None };
+        bench.step(Event::Notice { job, notice });
+        bench.reap(100, Exit::Code(0));
+        assert_eq!(bench.take(), [Action::CheckAlone]);
+        bench.step(Event::Alone(true));
+        bench.step(Event::Syncing(Vec::new()));
+        assert_eq!(bench.take().last(), Some(&Action::Exit(code)));
+    }
+}
+
+#[test]
+fn a_critical_failure_stops_main_and_everything_with_its_code() {
+    let mut worker = service("worker", false);
+    (worker.critical, worker.restart) = (true, crate::core::service::Restart::Never);
+    let services = vec![worker, service("other", false)];
+    let mut bench =
+        Bench { init: Init::new(Config { services, ..config(Role::Pid1, true) }), orders: Vec::new(), now: 0 };
+    bench.step(Event::Begin);
+    let orders = bench.take();
+    let jobs: Vec<JobId> = orders.iter().skip(1).map(|order| forked(std::slice::from_ref(order))).collect();
+    bench.step(Event::MainForked(Ok(pid(MAIN))));
+    for (job, keeper) in jobs.iter().zip([100, 200]) {
+        bench.step(Event::KeeperForked { job: *job, keeper: Ok(pid(keeper)) });
+    }
+    let notice = Notice::Ended { exit: Some(Exit::Code(9)), cause: Cause::Exited, wall_us: 0, usage: None };
+    bench.step(Event::Notice { job: jobs[0], notice });
+    bench.take();
+    bench.reap(100, Exit::Code(0));
+    let orders = bench.take();
+    assert!(orders.contains(&Action::SignalGroup(Pgid::led_by(pid(MAIN)).unwrap(), Signal::TERM)), "{orders:?}");
+    assert_eq!(told_to_end(&orders), [jobs[1]]);
+    assert_eq!(bench.init.exit_code(), 9);
+}
+
+#[test]
+fn a_mount_outlives_everybody_who_could_use_it() {
+    for role in [Role::Pid1, Role::Subreaper] {
+        let mut bench = Bench::new(Config { services: vec![service("gcs", true)], ..config(role, false) });
+        let mount = forked(&bench.take());
+        bench.step(Event::KeeperForked { job: mount, keeper: Ok(pid(100)) });
+        bench.step(Event::Notice { job: mount, notice: Notice::Started(pid(101)) });
+        bench.step(Event::Notice { job: mount, notice: Notice::Ready });
+        let job = bench.job(1, 200);
+        let me = bench.init.config.me;
+        let everybody = |others: &[Process]| {
+            let servers = [process(me.get(), 0), process(100, me.get()), process(101, 100)];
+            Event::Looked(Some([&servers[..], others].concat()))
+        };
+        // Looks are answered as long as there are any; what was ordered meanwhile.
+        let answer = |bench: &mut Bench, others: &[Process]| {
+            let mut all = Vec::new();
+            loop {
+                let orders = bench.take();
+                let look = orders.contains(&Action::Look { kill: false });
+                all.extend(orders);
+                if !look {
+                    return all;
+                }
+                bench.step(everybody(others));
+            }
+        };
+        bench.term();
+        bench.without_explaining();
+        let orders = answer(&mut bench, &[process(200, me.get()), process(201, 200)]);
+        assert_eq!(told_to_end(&orders), [job], "the mount is not asked with the job");
+        bench.end_job(job, 200);
+        // An orphan that the job has left is asked; the mount's server is not.
+        let mut orders = answer(&mut bench, &[process(300, me.get())]);
+        while !orders.contains(&Action::Signal(pid(300), Signal::TERM)) {
+            bench.next_deadline();
+            orders.extend(answer(&mut bench, &[process(300, me.get())]));
+        }
+        assert!(!orders.iter().any(|order| matches!(order, Action::Signal(who, _) if who.get() < 200)), "{orders:?}");
+        bench.reap(300, Exit::Signal(Signal::TERM));
+        let orders = answer(&mut bench, &[]);
+        assert_eq!(told_to_end(&orders), []);
+        assert_eq!(bench.init.phase(), Phase::Syncing, "{role:?}");
+        bench.step(Event::Syncing(Vec::new()));
+        // Now nobody is left who could use it.
+        assert_eq!(told_to_end(&bench.take()), [mount]);
+        assert_eq!(bench.init.phase(), Phase::Releasing);
+        bench.end_job(mount, 100);
+        assert_eq!(bench.take(), leave(0));
+    }
+}
+
 /// A world that answers orders as the system does, and in which everybody dies of SIGKILL.
 #[derive(Default)]
 struct World {
