@@ -16,8 +16,8 @@ pub struct Original {
     pub(super) chld_ignored: bool,
 }
 
-/// Makes `$run` the program: `fn(Original, Vec<OsString>) -> u8`. Instead of Rust's own start, because that ignores SIGPIPE
-/// (which every command would inherit) and opens `/dev/null` in place of what is closed.
+/// Makes `$run` the program: `fn(Original, Vec<OsString>) -> u8`. Instead of Rust's own start, because that ignores
+/// SIGPIPE (which every command would inherit) and opens `/dev/null` in place of what is closed.
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {
@@ -50,7 +50,7 @@ fn block_all(before: &mut SigSet) {
     let set = std::ptr::from_ref(all.as_ref());
     let old = std::ptr::from_mut(before).cast::<libc::sigset_t>();
     // SAFETY: `SigSet` is a transparent `sigset_t`, of which the kernel uses the first eight bytes.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, old, 8) };
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, old, size_of::<u64>()) };
 }
 
 /// All that the kernel has. `sigfillset` leaves out what the C library keeps for its threads, which we have not;
