@@ -56,12 +56,13 @@ fn block_all(before: &mut SigSet) {
 /// All that the kernel has. `sigfillset` leaves out what the C library keeps for its threads, which we have not;
 /// with musl that includes 34, everybody else's SIGRTMIN.
 pub(super) fn every_signal() -> SigSet {
-    // SAFETY: a signal set is an array of bits, of which every one may be set.
-    unsafe {
-        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        set.as_mut_ptr().write_bytes(0xff, 1);
-        SigSet::from_sigset_t_unchecked(set.assume_init())
-    }
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is valid for writing one.
+    unsafe { set.as_mut_ptr().write_bytes(0xff, 1) };
+    // SAFETY: all of it has been written, and a signal set is an array of bits, of which every one may be set.
+    let set = unsafe { set.assume_init() };
+    // SAFETY: likewise.
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
 
 /// The command line.
@@ -70,14 +71,13 @@ pub(super) fn every_signal() -> SigSet {
 ///
 /// `argv` has `argc` strings that live as long as the program.
 pub unsafe fn arguments(argc: i32, argv: *const *const std::ffi::c_char) -> Vec<OsString> {
-    (0..usize::try_from(argc).unwrap_or(0))
-        .map(|index| {
-            // SAFETY: the caller's promise.
-            let word = unsafe { *argv.add(index) };
-            // SAFETY: likewise.
-            OsStr::from_bytes(unsafe { CStr::from_ptr(word) }.to_bytes()).to_owned()
-        })
-        .collect()
+    // SAFETY: the caller's promise.
+    let words = unsafe { std::slice::from_raw_parts(argv, usize::try_from(argc).unwrap_or(0)) };
+    let text = |word: &*const std::ffi::c_char| {
+        // SAFETY: likewise.
+        OsStr::from_bytes(unsafe { CStr::from_ptr(*word) }.to_bytes()).to_owned()
+    };
+    words.iter().map(text).collect()
 }
 
 /// Opens `/dev/null` in place of what is closed. It closes again on exec: main finds it as it was.
