@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::{ffi::OsStringExt, fs::PermissionsExt},
+    path::Path,
     process::Stdio,
     thread,
 };
@@ -61,9 +62,11 @@ fn environment_directory_and_marks_are_as_asked() {
 fn a_job_starts_where_main_was_started_and_ignores_nothing() {
     let scratch = scratch();
     let control = scratch.path().join("c");
-    let script = format!("trap '' INT HUP; exec {LASTOUT} --control {}", control.display());
-    let mut child = std::process::Command::new("sh")
-        .args(["-c", &script])
+    // 34, SIGRTMIN for everybody else, is one that musl keeps for itself.
+    let script = "use POSIX; $SIG{$_} = 'IGNORE' for qw(INT HUP RTMIN RTMAX); \
+        sigprocmask(SIG_BLOCK, POSIX::SigSet->new(34, 64)); exec @ARGV";
+    let mut child = std::process::Command::new("perl")
+        .args(["-e", script, LASTOUT, "--control", control.to_str().unwrap()])
         .current_dir("/usr/lib")
         .env_remove("LASTOUT_CONTROL")
         .spawn()
@@ -71,6 +74,9 @@ fn a_job_starts_where_main_was_started_and_ignores_nothing() {
     let mut client = lastout(&["exec", "--wait", "30", "--control", control.to_str().unwrap(), "--"]);
     let output = client.args(["sh", "-c", "pwd; kill -INT $$; echo ignored"]).output().unwrap();
     assert_eq!(&*output.stdout, b"/usr/lib\n", "{}", both(&output));
+    let mut client = lastout(&["exec", "--control", control.to_str().unwrap(), "--"]);
+    let output = client.args(["grep", "^Sig[BI]", "/proc/self/status"]).output().unwrap();
+    assert_eq!(both(&output), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
     run("kill", &[&child.id().to_string()]);
     wait(&mut child);
 }
@@ -354,6 +360,24 @@ fn signals_reach_a_job_by_kill_and_through_its_client() {
 }
 
 #[test]
+fn every_real_time_signal_reaches_a_job() {
+    let init = Init::start(As::Subreaper, &[]);
+    let script = "use POSIX; $| = 1; \
+        for my $n (34..64) { sigaction($n, POSIX::SigAction->new(sub { syswrite STDOUT, qq($n\n) })) } \
+        syswrite STDOUT, qq(ready\n); sleep 1000 while 1";
+    let mut client =
+        init.client(&["exec", "--name", "x", "--", "perl", "-e", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let got = lines(client.stdout.take().unwrap());
+    assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "ready");
+    for (name, number) in [("RTMIN", 34), ("RTMIN+1", 35), ("34", 34), ("RTMAX", 64)] {
+        init.must(&["kill", "-s", name, "x"]);
+        assert_eq!(got.recv_timeout(PATIENCE).unwrap(), number.to_string(), "{name}");
+    }
+    init.must(&["stop", "x"]);
+    assert_eq!(status(wait(&mut client)), 143);
+}
+
+#[test]
 fn exec_waits_for_an_init_that_is_not_up_yet() {
     let scratch = scratch();
     let control = scratch.path().join("c");
@@ -373,20 +397,56 @@ fn exec_waits_for_an_init_that_is_not_up_yet() {
     assert_eq!(wait(&mut init).code(), Some(0));
 }
 
+/// Writes a script without `#!`, which says with what it was called.
+fn plain_script(path: &Path, mode: u32, says: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("echo \"{says} $0 $#:$1:$2\"\nexit 7\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
 #[test]
 fn a_program_without_an_interpreter_line_is_run_by_the_shell() {
+    let scratch = scratch();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_string();
+    // Those before it in PATH: no directory, nothing there, and one that nobody may execute, not even root.
+    plain_script(&scratch.path().join("not/script"), 0o644, "wrong");
+    plain_script(&scratch.path().join("bin/script"), 0o755, "plain");
+    fs::create_dir(path("empty")).unwrap();
+    let search =
+        ["/etc/passwd", &path("nothing"), &path("empty"), &path("not"), &path("bin"), "/usr/bin:/bin"].join(":");
+    let script = path("bin/script");
+    let said = format!("plain {script} 2:a b:c\n");
+
+    for called in [script.as_str(), "script"] {
+        let mut main = lastout(&["--control", &path("c"), "--", called, "a b", "c"]);
+        let output = main.env("PATH", &search).output().unwrap();
+        assert_eq!((both(&output), output.status.code()), (said.clone(), Some(7)), "main, {called}");
+    }
+
     let init = Init::start(As::Subreaper, &[]);
-    let script = init.scratch.path().join("script");
-    fs::write(&script, "echo plain\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(init.must(&["exec", "--", script.to_str().unwrap()]), "plain\n");
-    let output = init
-        .client(&["exec", "-e"])
-        .args([format!("PATH={}", init.scratch.path().display())])
-        .args(["--", "script"])
-        .output()
-        .unwrap();
-    assert_eq!(both(&output), "plain\n", "the job's own PATH counts");
+    for called in [script.as_str(), "script"] {
+        let output = init.ask(&["exec", "-e", &format!("PATH={search}"), "--", called, "a b", "c"]);
+        assert_eq!((both(&output), output.status.code()), (said.clone(), Some(7)), "a job's own PATH, {called}");
+    }
+    fs::write(init.control().join("control"), format!("run {script} 'a b' c\n")).unwrap();
+    until("the job", || init.must(&["ps", "-a"]).contains("\nj4 ").then_some(()));
+    assert_eq!(init.ask(&["wait", "j4"]).status.code(), Some(7));
+    assert_eq!(init.must(&["logs", "j4"]), said, "by hand");
+}
+
+#[test]
+fn a_program_that_nobody_may_execute_is_told_from_one_that_is_not_there() {
+    let init = Init::start(As::Subreaper, &[]);
+    plain_script(&init.scratch.path().join("not/script"), 0o644, "wrong");
+    let path = format!("PATH={}:/nonexistent", init.scratch.path().join("not").display());
+    let output = init.ask(&["exec", "-e", &path, "--", "script"]);
+    assert_eq!(output.status.code(), Some(126));
+    assert!(both(&output).contains("cannot execute script: permission denied"), "{}", both(&output));
+    let output = init.ask(&["exec", "-e", &path, "--", "sh"]);
+    assert_eq!(output.status.code(), Some(127));
+    // Without a PATH it is where every system has its own.
+    let mut main = lastout(&["--control", init.scratch.path().join("c").to_str().unwrap(), "--", "sh", "-c", "exit 7"]);
+    assert_eq!(main.env_remove("PATH").status().unwrap().code(), Some(7));
 }
 
 #[test]

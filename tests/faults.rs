@@ -34,6 +34,11 @@ const ENOMEM: Errno = ("ENOMEM", "cannot allocate memory");
 const ENOSPC: Errno = ("ENOSPC", "no space left on device");
 const EPERM: Errno = ("EPERM", "operation not permitted");
 
+// The C libraries and the architectures call some of them differently.
+const FORK: &str = "?fork,clone";
+const OPEN: &str = if cfg!(all(target_env = "musl", target_arch = "x86_64")) { "open" } else { "openat" };
+const EPOLL: &str = if cfg!(target_env = "musl") { "epoll_pwait" } else { "epoll_wait" };
+
 /// A system call, how it fails, and how many of a process's calls are tried.
 type Row = (&'static str, Errno, u32);
 const ALL: u32 = 100;
@@ -211,12 +216,14 @@ fn sweep(rows: &[Row], ask: impl Fn(&Init, Errno) -> Vec<String>) {
 #[test]
 fn a_job_is_served_or_told_why_not_whatever_its_processes_lack() {
     let rows = [
-        ("clone", EAGAIN, ALL),
+        (FORK, EAGAIN, ALL),
         ("pipe2", EMFILE, ALL),
         ("socketpair", EMFILE, ALL),
         ("signalfd4", ENFILE, ALL),
         ("openat", ENFILE, ALL),
         ("openat", EINTR, ALL),
+        (OPEN, ENFILE, ALL),
+        (OPEN, EINTR, ALL),
         ("epoll_ctl", ENOMEM, ALL),
         ("epoll_ctl", ENOSPC, ALL),
         ("mkdirat", ENOSPC, ALL),
@@ -247,8 +254,9 @@ fn a_job_is_served_or_told_why_not_whatever_else_fails() {
 #[test]
 fn every_command_is_answered_whatever_fails() {
     let rows = [
-        ("clone", EAGAIN, 12),
+        (FORK, EAGAIN, 12),
         ("openat", EMFILE, 20),
+        (OPEN, EMFILE, 8),
         ("epoll_ctl", ENOMEM, 8),
         ("write", ENOMEM, 8),
         ("sendto", ENOBUFS, 8),
@@ -260,12 +268,12 @@ fn every_command_is_answered_whatever_fails() {
 
 #[test]
 fn interruptions_cost_nothing() {
-    let calls = "epoll_wait,poll,read,write,wait4,recvfrom,sendto,dup2";
+    let calls = [EPOLL, "poll,read,write,wait4,recvfrom,sendto,dup2"].join(",");
     if has("strace") {
         let mut init = start(As::Subreaper, &["--grace", "1s"]);
         // Every second and every third call.
         for when in ["1+2", "1+3", "2+3"] {
-            let faults = Faults::inject(&init, &[init.pid], calls, EINTR, when);
+            let faults = Faults::inject(&init, &[init.pid], &calls, EINTR, when);
             let nothing = ("", "nothing may fail");
             let wrong = [jobs(&init, nothing), commands(&init, nothing)].concat();
             let injected = faults.end();
@@ -322,30 +330,35 @@ fn stops(role: As, rows: &[Row]) {
     let mut failures = Vec::new();
     for (call, errno, most) in rows {
         let begin = Instant::now();
+        let mut count = 0;
         for n in 1..=*most {
             let (wrong, injected) = stop(role, call, *errno, &n.to_string(), true);
             if !wrong.is_empty() {
                 failures.push(format!("{call} {} {n}: {wrong:#?} {injected:#?}", errno.0));
             }
+            count += injected.len();
             if injected.is_empty() {
                 break;
             }
         }
-        println!("{call} {}: {:?}", errno.0, begin.elapsed());
+        if count == 0 {
+            failures.push(format!("{call} {}: nobody calls it", errno.0));
+        }
+        println!("{call} {}: {count} faults, {:?}", errno.0, begin.elapsed());
     }
     assert!(failures.is_empty(), "{role:?}: {}", failures.join("\n"));
 }
 
 const LEAVING: [Row; 10] = [
-    ("clone", EAGAIN, 3),
+    (FORK, EAGAIN, 3),
     ("pipe2", EMFILE, 3),
     ("openat", ENFILE, 10),
+    (OPEN, ENFILE, 10),
     ("epoll_ctl", ENOMEM, 3),
     ("sendto", ENOBUFS, 4),
     ("recvfrom", ENOBUFS, 4),
     ("write", ENOMEM, 3),
     ("read", EINTR, 3),
-    ("pidfd_open", EMFILE, 2),
     ("wait4", EINTR, 3),
 ];
 
@@ -364,7 +377,7 @@ fn what_cannot_fork_any_more_still_leaves_with_its_code() {
     if !has("strace") || !has("root") {
         return;
     }
-    for (call, errno) in [("clone", EAGAIN), ("pipe2", EMFILE)] {
+    for (call, errno) in [(FORK, EAGAIN), ("pipe2", EMFILE)] {
         let (wrong, injected) = stop(As::Pid1, call, errno, "1+", false);
         assert!(wrong.is_empty() && injected.len() > 3, "{call}: {wrong:#?} {injected:#?}");
     }

@@ -49,11 +49,38 @@ impl Errno {
     pub const ENOTDIR: Errno = Errno(20);
 }
 
+/// What everybody else says (errno(3)), where musl says something else, or nothing.
+#[rustfmt::skip]
+const TEXTS: [(i32, &str); 18] = [
+    (5, "input/output error"),
+    (12, "cannot allocate memory"),
+    (16, "device or resource busy"),
+    (18, "invalid cross-device link"),
+    (24, "too many open files"),
+    (25, "inappropriate ioctl for device"),
+    (36, "file name too long"),
+    (40, "too many levels of symbolic links"),
+    (62, "timer expired"),
+    (95, "operation not supported"),
+    (101, "network is unreachable"),
+    (107, "transport endpoint is not connected"),
+    (108, "cannot send after transport endpoint shutdown"),
+    (110, "connection timed out"),
+    (113, "no route to host"),
+    (117, "structure needs cleaning"),
+    (122, "disk quota exceeded"),
+    (133, "memory page has hardware error"),
+];
+const NO_TEXT: &str = "No error information";
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if let Some((_, text)) = TEXTS.iter().find(|(errno, _)| *errno == self.0) {
+            return f.write_str(text);
+        }
         // std knows the C library's text and needs no system call for it.
         let text = std::io::Error::from_raw_os_error(self.0).to_string();
-        let text = text.split(" (os error").next().unwrap_or_default();
+        let text = text.split(" (os error").next().filter(|text| *text != NO_TEXT).unwrap_or_default();
         let mut chars = text.chars();
         match chars.next() {
             Some(first) => write!(f, "{}{}", first.to_lowercase(), chars.as_str()),
@@ -108,6 +135,9 @@ mod tests {
     #[test]
     fn errors_are_lowercase_and_bare() {
         assert_eq!(Errno(2).to_string(), "no such file or directory");
+        assert_eq!(Errno(5).to_string(), "input/output error");
+        assert_eq!(Errno(24).to_string(), "too many open files");
+        assert!(Errno(4000).to_string().contains("4000"));
         let failure = ExecFailure { what: "execute nope".into(), errno: Errno::ENOENT, interpreter: None };
         assert_eq!(failure.to_string(), "cannot execute nope: no such file or directory");
         assert_eq!(failure.exit(), Exit::Code(127));

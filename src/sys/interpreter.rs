@@ -13,20 +13,10 @@ const FIRST_LINE: usize = 256;
 /// `PT_INTERP` of `elf(5)`.
 const PT_INTERP: u32 = 3;
 
-/// An exec of `program` has said ENOENT: its interpreter, if the program is there and the interpreter is not.
+/// An exec of the file `program` has said ENOENT: its interpreter, if the file is there and the interpreter is not.
 pub(super) fn missing(program: &OsStr) -> Option<PathBuf> {
-    let path = find(program)?;
-    let interpreter = of(&path).ok()??;
+    let interpreter = of(Path::new(program)).ok()??;
     (!interpreter.exists()).then_some(interpreter)
-}
-
-/// Where `execvp(3)` finds a program.
-pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
-    if program.as_bytes().contains(&b'/') {
-        return Some(program.into());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
 fn of(path: &Path) -> io::Result<Option<PathBuf>> {
@@ -107,6 +97,6 @@ mod tests {
         // Any dynamic program of the machine will do; its loader is there.
         let loader = of(Path::new("/bin/sh")).unwrap().expect("a dynamic /bin/sh");
         assert!(loader.exists(), "{}", loader.display());
-        assert_eq!(missing(OsStr::new("sh")), None);
+        assert_eq!(missing(OsStr::new("/bin/sh")), None);
     }
 }

@@ -9,19 +9,26 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::ffi::{OsStrExt, OsStringExt},
+        unix::ffi::OsStrExt,
     },
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{ForkResult, fork};
+use nix::{
+    sched::{CloneFlags, clone},
+    unistd::{ForkResult, fork},
+};
 
 use super::{fd, interpreter, process, start::Original, tty};
 use crate::base::{Errno, ExecFailure, Pid, Signal};
 
 /// `_PATH_BSHELL`.
 const SHELL: &CStr = c"/bin/sh";
+/// Where programs are looked for without a `PATH`: glibc's `_CS_PATH`.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+/// Enough for a child of [`fork_aside`]. What it does not touch costs nothing.
+const STACK: usize = 256 * 1024;
 
 /// Forks a child that runs `body` and exits with its answer; 125 if it panics.
 pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
@@ -34,12 +41,20 @@ pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
 
 /// The same for a child that `wait(2)` passes over unless it is asked for every kind, and whose end sends no signal:
 /// its exit signal is none (`clone(2)`). So it does not count as somebody who is left.
+///
+/// By the C library's `clone` (Rust 1.93 and later: musl 1.2.5) and not by the system call alone: it keeps its thread's
+/// id, and a child of which it does not know has its parent's. musl's `abort` would send SIGABRT there.
 pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
-    // SAFETY: as for `fork`: one thread, no flags, so parent and child share nothing.
-    match unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } {
-        0 => process::exit_now(catch_unwind(AssertUnwindSafe(body)).unwrap_or(125)),
-        child => i32::try_from(child).ok().and_then(Pid::new).ok_or_else(io::Error::last_os_error),
-    }
+    let mut body = Some(body);
+    let child = Box::new(move || {
+        let body = body.take().map(AssertUnwindSafe);
+        process::exit_now(catch_unwind(|| body.map_or(125, |body| (body.0)())).unwrap_or(125))
+    });
+    let mut stack = vec![0; STACK];
+    // SAFETY: as for `fork`: one thread, no flags, so parent and child share nothing; the child has its own copy of the
+    // stack, of which the kernel makes what is used.
+    let child = unsafe { clone(child, &mut stack, CloneFlags::empty(), None) }?;
+    Pid::new(child.as_raw()).ok_or_else(io::Error::last_os_error)
 }
 
 /// A command as `execve(2)` wants it.
@@ -148,45 +163,77 @@ impl Command<'_> {
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         }
         for signal in self.reset {
-            // SAFETY: SIG_DFL is no handler.
-            unsafe { libc::signal(signal.get(), libc::SIG_DFL) };
+            // What the kernel calls `sigaction` is no larger: SIG_DFL, no flags, no mask.
+            let default = [0u64; 4];
+            let (new, old) = (default.as_ptr(), std::ptr::null_mut::<u64>());
+            // Not by the C library, which does not let anybody touch the signals that it keeps for its threads.
+            // SAFETY: `new` is valid for reading, and SIG_DFL is no handler.
+            unsafe { libc::syscall(libc::SYS_rt_sigaction, signal.get(), new, old, size_of::<u64>()) };
         }
         // Last: from here on a signal acts on the command, not on us.
         self.original.restore_mask();
         Ok(())
     }
 
+    /// `execvpe(3)` as glibc has it: musl's does not run with the shell what names no interpreter, which POSIX asks for,
+    /// and gives up at an entry of `PATH` that is on a stale volume. Returns only if all fails.
     fn execute(&self) -> (io::Error, Option<PathBuf>) {
         let words = pointers(&self.words);
         let env = self.env.as_deref().map(pointers);
-        if let Some(env) = &env {
-            // SAFETY: the child has one thread, and the strings live until exec or `_exit`.
-            unsafe { environ = env.as_ptr().cast_mut().cast() };
+        let execute = |program: &CStr, words: &[*const libc::c_char]| {
+            let (program, words) = (program.as_ptr(), words.as_ptr());
+            match &env {
+                // SAFETY: the arrays end with null pointers and their strings with NUL.
+                Some(env) => unsafe { libc::execve(program, words, env.as_ptr()) },
+                // SAFETY: as above.
+                None => unsafe { libc::execv(program, words) },
+            };
+            io::Error::last_os_error()
+        };
+        let (mut result, mut missing) = (io::Error::from_raw_os_error(libc::ENOENT), None);
+        for place in self.places() {
+            let error = execute(&place, &words);
+            match error.raw_os_error() {
+                Some(libc::ENOEXEC) => {
+                    let script = [&[SHELL.as_ptr(), place.as_ptr()], &words[1..]].concat();
+                    execute(SHELL, &script);
+                    return (error, None);
+                }
+                // The file may be there, and not what it names: the kernel's answer is the same.
+                Some(libc::ENOENT) => {
+                    missing = missing.or_else(|| interpreter::missing(OsStr::from_bytes(place.as_bytes())));
+                }
+                // Perhaps it is somewhere else. The last three are what network volumes say.
+                Some(libc::EACCES | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) => {}
+                Some(_) | None => return (error, None),
+            }
+            if result.raw_os_error() != Some(libc::EACCES) {
+                result = error;
+            }
         }
-        // SAFETY: the array ends with a null pointer and its strings with NUL. `execvp` searches the `PATH`
-        // of `environ`.
-        unsafe { libc::execvp(words[0], words.as_ptr()) };
-        let error = io::Error::last_os_error();
-        let program = OsStr::from_bytes(self.words[0].as_bytes());
-        // POSIX has `execvp` run what names no interpreter with the shell; musl's does not.
-        if error.raw_os_error() == Some(libc::ENOEXEC)
-            && let Some(script) =
-                interpreter::find(program).and_then(|path| CString::new(path.into_os_string().into_vec()).ok())
-        {
-            let mut words = words.clone();
-            words.splice(..1, [SHELL.as_ptr(), script.as_ptr()]);
-            // SAFETY: as above.
-            unsafe { libc::execv(SHELL.as_ptr(), words.as_ptr()) };
-        }
-        // The file may be there, and not what it names: the kernel's answer is the same.
-        let missing = (error.raw_os_error() == Some(libc::ENOENT)).then(|| interpreter::missing(program)).flatten();
-        (error, missing)
+        let missing = missing.filter(|_| result.raw_os_error() == Some(libc::ENOENT));
+        (result, missing)
     }
-}
 
-unsafe extern "C" {
-    /// `environ(7)`. The crate libc does not have it for every C library.
-    static mut environ: *mut *mut libc::c_char;
+    /// Where the program may be, in order.
+    fn places(&self) -> Vec<CString> {
+        let program = self.words[0].as_bytes();
+        if program.is_empty() || program.contains(&b'/') {
+            return vec![self.words[0].clone()];
+        }
+        let inherited = std::env::var_os("PATH");
+        let path = match &self.env {
+            Some(env) => env.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=")),
+            None => inherited.as_deref().map(OsStr::as_bytes),
+        };
+        let directories = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
+        let in_directory = |directory: &[u8]| {
+            // An empty one is where we are.
+            let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+            CString::new([directory, slash, program].concat()).ok()
+        };
+        directories.filter_map(in_directory).collect()
+    }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -211,5 +258,28 @@ pub fn outcome(spawned: &OwnedFd, words: &[CString], cwd: Option<&Path>) -> Opti
             Some(Err(ExecFailure { what: format!("{verb} {}", object.display()), errno: Errno(errno), interpreter }))
         }
         Ok(Some(_)) | Err(_) => Some(Ok(())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::sys::{
+        signal::Signal,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    };
+
+    use super::{super::disposable::with_deadline, *};
+
+    #[test]
+    fn a_child_aside_that_aborts_ends_itself_and_not_its_parent() {
+        let (said, _) = with_deadline(Duration::from_secs(20), |send| {
+            let child = fork_aside(|| std::process::abort()).unwrap();
+            let ended = waitpid(nix::unistd::Pid::from_raw(child.get()), Some(WaitPidFlag::__WALL));
+            let by_itself = matches!(ended, Ok(WaitStatus::Signaled(_, Signal::SIGABRT, _)));
+            send(if by_itself { "by itself".into() } else { format!("{ended:?}") }.as_bytes());
+        });
+        assert_eq!(said, [b"by itself"]);
     }
 }

@@ -16,8 +16,8 @@ pub struct Original {
     pub(super) chld_ignored: bool,
 }
 
-/// Makes `$run` the program: `fn(Original, Vec<OsString>) -> u8`. Instead of Rust's own start, because that ignores SIGPIPE
-/// (which every command would inherit) and opens `/dev/null` in place of what is closed.
+/// Makes `$run` the program: `fn(Original, Vec<OsString>) -> u8`. Instead of Rust's own start, because that ignores
+/// SIGPIPE (which every command would inherit) and opens `/dev/null` in place of what is closed.
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {
@@ -50,15 +50,17 @@ fn block_all(before: &mut SigSet) {
     let set = std::ptr::from_ref(all.as_ref());
     let old = std::ptr::from_mut(before).cast::<libc::sigset_t>();
     // SAFETY: `SigSet` is a transparent `sigset_t`, of which the kernel uses the first eight bytes.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, old, 8) };
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, old, size_of::<u64>()) };
 }
 
 /// All that the kernel has. `sigfillset` leaves out what the C library keeps for its threads, which we have not;
 /// with musl that includes 34, everybody else's SIGRTMIN.
 pub(super) fn every_signal() -> SigSet {
-    const SIZE: usize = size_of::<libc::sigset_t>();
-    // SAFETY: a signal set is an array of bits, of which every one may be set.
-    let set = unsafe { std::mem::transmute::<[u8; SIZE], libc::sigset_t>([0xff; SIZE]) };
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is valid for writing one.
+    unsafe { set.as_mut_ptr().write_bytes(0xff, 1) };
+    // SAFETY: all of it has been written, and a signal set is an array of bits, of which every one may be set.
+    let set = unsafe { set.assume_init() };
     // SAFETY: likewise.
     unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
@@ -69,16 +71,13 @@ pub(super) fn every_signal() -> SigSet {
 ///
 /// `argv` has `argc` strings that live as long as the program.
 pub unsafe fn arguments(argc: i32, argv: *const *const std::ffi::c_char) -> Vec<OsString> {
-    (0..usize::try_from(argc).unwrap_or(0))
-        .map(|index| {
-            // SAFETY: the caller's promise.
-            let place = unsafe { argv.add(index) };
-            // SAFETY: likewise.
-            let word = unsafe { *place };
-            // SAFETY: likewise.
-            OsStr::from_bytes(unsafe { CStr::from_ptr(word) }.to_bytes()).to_owned()
-        })
-        .collect()
+    // SAFETY: the caller's promise.
+    let words = unsafe { std::slice::from_raw_parts(argv, usize::try_from(argc).unwrap_or(0)) };
+    let text = |word: &*const std::ffi::c_char| {
+        // SAFETY: likewise.
+        OsStr::from_bytes(unsafe { CStr::from_ptr(*word) }.to_bytes()).to_owned()
+    };
+    words.iter().map(text).collect()
 }
 
 /// Opens `/dev/null` in place of what is closed. It closes again on exec: main finds it as it was.
