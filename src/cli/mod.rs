@@ -5,7 +5,7 @@ mod init;
 mod logging;
 mod values;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, mem::ManuallyDrop};
 
 use clap::{ArgMatches, Command, FromArgMatches};
 
@@ -88,7 +88,9 @@ pub fn run(mut original: Original, words: Vec<OsString>) -> u8 {
         };
     };
     let subcommand_words = std::iter::once(&words[0]).chain(&words[2..]);
-    match subcommand(called).try_get_matches_from(subcommand_words) {
+    // A client is short: what clap needed is left to its end, not taken apart before.
+    let mut command = ManuallyDrop::new(subcommand(called));
+    match command.try_get_matches_from_mut(subcommand_words).map(ManuallyDrop::new) {
         Ok(matches) => {
             original.restore_mask();
             original.reap_children();

@@ -8,7 +8,6 @@ use super::{Outcome, Target, session::Connection};
 use crate::{
     base::plain,
     proto::{Entry, Line, Reply},
-    sys::poll::wait_any,
 };
 
 /// Writes what has happened, as far as the init remembers; with `follow` also what happens from now on, until
@@ -28,8 +27,8 @@ pub fn events(target: &Target, follow: bool, json: bool) -> Outcome {
     let mut last = past.first().map_or(0, |entry| entry.seq - 1);
     past.iter().try_for_each(|entry| say(entry, json, &mut last))?;
     while follow && !session.gone() {
-        wait_any(&session.wait_on(), None)?;
-        for reply in session.take()? {
+        let ready = session.wait(None)?;
+        for reply in session.take(ready)? {
             if let Reply::Event(entry) = reply {
                 say(&entry, json, &mut last)?;
             }

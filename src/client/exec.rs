@@ -1,20 +1,19 @@
 //! `lastout exec`.
 
-use std::{fs::File, io::Write, os::fd::AsFd, time::Duration};
+use std::{io::Write, os::fd::AsFd, time::Duration};
 
 use anyhow::Context;
 
 use super::{
     FAILURE, Outcome, Target,
     pump::Pump,
-    session::{Connection, Session},
+    session::{Connection, Ready, Session},
 };
 use crate::{
     base::{JobId, JobRef, Name, Signal, plain},
     proto::{Alive, Cause, Line, Reply, Request, files},
     sys::{
         dir::Access,
-        fd,
         poll::{Interest, wait_any},
         signals::{self, Signals},
         start::Original,
@@ -48,17 +47,15 @@ pub fn exec(exec: &Exec, original: &Original) -> Outcome {
     if !request.detach {
         for number in [1u8, 2] {
             let fifo = session.make_fifo(files::STREAMS[usize::from(number)], Access::Read)?;
-            let own = fd::standard(number).try_clone_to_owned().context("cannot use standard output")?;
-            outputs.push(Pump::new(fifo.into(), own, true));
+            outputs.push(Pump::out_of(fifo.into(), number));
         }
     }
     session.write_file(files::REQUEST, &request.to_json())?;
     connection.send(&Line::Exec(session.id, exec.name.clone()))?;
-    let stdin = stdin.map(stdin_pump).transpose()?;
     Client {
         session,
         signals,
-        stdin,
+        stdin: stdin.map(|fifo| Pump::into(fifo.into())),
         outputs,
         detach: request.detach,
         job: None,
@@ -67,11 +64,6 @@ pub fn exec(exec: &Exec, original: &Original) -> Outcome {
         pending: Vec::new(),
     }
     .run()
-}
-
-fn stdin_pump(fifo: File) -> anyhow::Result<Pump> {
-    let own = fd::standard(0).try_clone_to_owned().context("cannot use standard input")?;
-    Ok(Pump::new(own, fifo.into(), false))
 }
 
 struct Client<'a> {
@@ -90,8 +82,8 @@ struct Client<'a> {
 impl Client<'_> {
     fn run(mut self) -> Outcome {
         loop {
-            self.wait(None)?;
-            for reply in self.session.take()? {
+            let (ready, signalled) = self.wait()?;
+            for reply in self.session.take(ready)? {
                 match reply {
                     Reply::Queued { job } if self.detach => {
                         self.session.leave();
@@ -101,6 +93,8 @@ impl Client<'_> {
                     Reply::Started { job, .. } => {
                         self.job = Some(job);
                         self.started = true;
+                        // Its keeper has removed it.
+                        self.session.leave();
                         if self.detach {
                             return say(job);
                         }
@@ -137,7 +131,7 @@ impl Client<'_> {
                 eprintln!("lastout exec: {who}");
                 return Ok(FAILURE);
             }
-            if let Some(code) = self.take_signals()? {
+            if let Some(code) = self.take_signals(signalled)? {
                 return Ok(code);
             }
         }
@@ -148,17 +142,17 @@ impl Client<'_> {
         eprintln!("{}", heartbeat(self.job, alive, last.map(|last| last.elapsed())));
     }
 
-    /// Waits for anything, and moves the streams.
-    fn wait(&mut self, timeout: Option<Duration>) -> anyhow::Result<()> {
+    /// Waits for anything, and moves the streams. Answers what is there besides: for the session, and signals.
+    fn wait(&mut self) -> anyhow::Result<(Ready, bool)> {
         // Before the job has opened its end, closing ours would lose what is in the FIFO.
         self.stdin.take_if(|pump| pump.has_ended() && self.started);
-        let mut fds = self.session.wait_on();
-        fds.push((self.signals.fd().as_fd(), Interest::Read));
+        let mut fds = vec![(self.signals.fd().as_fd(), Interest::Read)];
+        fds.extend(self.session.wait_on());
         let first = fds.len();
         let pumps = || self.outputs.iter().chain(&self.stdin);
         fds.extend(pumps().filter_map(Pump::interest));
-        let ready = wait_any(&fds, timeout)?;
-        let mut ready = ready[first..].iter();
+        let all = wait_any(&fds, None)?;
+        let mut ready = all[first..].iter();
         for pump in &mut self.outputs {
             if pump.interest().is_some() && ready.next() == Some(&true) {
                 pump.turn().context("cannot write the job's output")?;
@@ -171,7 +165,7 @@ impl Client<'_> {
                 self.stdin = None;
             }
         }
-        Ok(())
+        Ok((Ready::of(&all[1..first]), all[0]))
     }
 
     /// The tree has ended, so nobody writes any more: passes on what is in the FIFOs. Waits for whoever reads
@@ -206,8 +200,8 @@ impl Client<'_> {
 
     /// A signal goes to the job, as soon as it has started; the same signal again, and the client goes: then
     /// the job's tree ends too. A job in the queue is taken out of it.
-    fn take_signals(&mut self) -> anyhow::Result<Option<u8>> {
-        while let Some(arrived) = self.signals.next() {
+    fn take_signals(&mut self, arrived: bool) -> anyhow::Result<Option<u8>> {
+        while let Some(arrived) = arrived.then(|| self.signals.next()).flatten() {
             let signal = arrived.signal;
             let again = self.last_signal.replace(signal) == Some(signal);
             let queued = self.job.filter(|_| !self.started);

@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{anyhow, bail};
 
-use super::{Outcome, Target, jobs::list, session::Connection};
+use super::{
+    Outcome, Target,
+    jobs::list,
+    session::{Connection, Ready},
+};
 use crate::{
     base::{JobId, JobRef},
     proto::{Line, files},
@@ -45,11 +49,11 @@ pub fn logs(target: &Target, job: JobRef, follow: bool) -> Outcome {
     connection.send(&Line::Wait(session.id, JobRef::Id(id)))?;
     loop {
         copy_all(&directory, &mut streams)?;
-        let mut fds = session.wait_on();
-        fds.push((watch.fd(), Interest::Read));
-        wait_any(&fds, None)?;
+        let mut fds = vec![(watch.fd(), Interest::Read)];
+        fds.extend(session.wait_on());
+        let ready = Ready::of(&wait_any(&fds, None)?[1..]);
         watch.drain();
-        if !session.take()?.is_empty() || session.gone() {
+        if !session.take(ready)?.is_empty() || session.gone() {
             copy_all(&directory, &mut streams)?;
             return Ok(0);
         }

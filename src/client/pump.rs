@@ -15,12 +15,12 @@ use crate::sys::{
 /// A move of so many bytes says that a larger pipe would help.
 const MUCH: usize = 32 * 1024;
 
-/// One stream. One of its ends is a FIFO of a request's.
+/// One stream: between a FIFO of a request's and one of our own standard descriptors.
 #[derive(Debug)]
 pub(super) struct Pump {
-    from: OwnedFd,
-    to: OwnedFd,
-    /// Which of the two is the FIFO.
+    fifo: OwnedFd,
+    own: BorrowedFd<'static>,
+    /// Which of the two is the source.
     fifo_is_source: bool,
     /// Read and not yet written, where the kernel cannot splice.
     pending: Vec<u8>,
@@ -34,13 +34,22 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    pub(super) fn new(from: OwnedFd, to: OwnedFd, fifo_is_source: bool) -> Pump {
-        let pending = Vec::new();
+    /// From standard input into a FIFO.
+    pub(super) fn into(fifo: OwnedFd) -> Pump {
+        Pump::new(fifo, fd::standard(0), false)
+    }
+
+    /// From a FIFO to standard output or error.
+    pub(super) fn out_of(fifo: OwnedFd, number: u8) -> Pump {
+        Pump::new(fifo, fd::standard(number), true)
+    }
+
+    fn new(fifo: OwnedFd, own: BorrowedFd<'static>, fifo_is_source: bool) -> Pump {
         Pump {
-            from,
-            to,
+            fifo,
+            own,
             fifo_is_source,
-            pending,
+            pending: Vec::new(),
             spliceable: true,
             blocked: false,
             enlarged: false,
@@ -49,14 +58,22 @@ impl Pump {
         }
     }
 
+    fn from(&self) -> BorrowedFd<'_> {
+        if self.fifo_is_source { self.fifo.as_fd() } else { self.own }
+    }
+
+    fn to(&self) -> BorrowedFd<'_> {
+        if self.fifo_is_source { self.own } else { self.fifo.as_fd() }
+    }
+
     /// What to wait for; `None` when it has ended.
     pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, Interest)> {
         if self.ended {
             None
         } else if self.blocked || !self.pending.is_empty() {
-            Some((self.to.as_fd(), Interest::Write))
+            Some((self.to(), Interest::Write))
         } else {
-            Some((self.from.as_fd(), Interest::Read))
+            Some((self.from(), Interest::Read))
         }
     }
 
@@ -78,7 +95,7 @@ impl Pump {
     /// Moves what can be moved now. To be called when what it waits for is ready. An error is the target's.
     pub(super) fn turn(&mut self) -> io::Result<()> {
         if self.spliceable {
-            match move_some(&self.from, &self.to)? {
+            match move_some(self.from(), self.to())? {
                 Moved::Bytes(count) => {
                     self.blocked = false;
                     self.last = Some(Instant::now());
@@ -87,7 +104,7 @@ impl Pump {
                 }
                 Moved::Nothing => {
                     // A target without room says so even if there is nothing to move, or never will be.
-                    self.blocked = !fd::is_empty(&self.from);
+                    self.blocked = !fd::is_empty(self.from());
                     self.ended = !self.blocked && self.has_no_writer()?;
                     return Ok(());
                 }
@@ -101,7 +118,7 @@ impl Pump {
         self.blocked = false;
         if self.pending.is_empty() {
             let mut buffer = vec![0; 64 * 1024];
-            match fd::read(&self.from, &mut buffer) {
+            match fd::read(self.from(), &mut buffer) {
                 Ok(Some(0)) | Err(_) => self.ended = true,
                 Ok(Some(count)) => {
                     buffer.truncate(count);
@@ -113,7 +130,7 @@ impl Pump {
             }
         }
         if !self.pending.is_empty()
-            && let Some(count) = fd::write(&self.to, &self.pending)?
+            && let Some(count) = fd::write(self.to(), &self.pending)?
         {
             self.pending.drain(..count);
         }
@@ -122,13 +139,13 @@ impl Pump {
 
     /// For a FIFO as source: whether its end has come. Others say it by reading.
     fn has_no_writer(&self) -> io::Result<bool> {
-        let hangup = wait_any(&[(self.from.as_fd(), Interest::Hangup)], Some(Duration::ZERO))?;
+        let hangup = wait_any(&[(self.from(), Interest::Hangup)], Some(Duration::ZERO))?;
         Ok(self.fifo_is_source && hangup == [true])
     }
 
     fn enlarge(&mut self, moved: usize) {
         if moved >= MUCH && !std::mem::replace(&mut self.enlarged, true) {
-            fd::enlarge_pipe(if self.fifo_is_source { &self.from } else { &self.to });
+            fd::enlarge_pipe(&self.fifo);
         }
     }
 }

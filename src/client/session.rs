@@ -116,8 +116,8 @@ impl Connection {
         }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            wait_any(&session.wait_on(), Some(left))?;
-            match session.take()?.into_iter().next() {
+            let ready = session.wait(Some(left))?;
+            match session.take(ready)?.into_iter().next() {
                 Some(Reply::Refused { reason }) => bail!(reason),
                 Some(reply) => return Ok(reply),
                 None if session.gone => bail!("the init died"),
@@ -174,6 +174,20 @@ fn places() -> Vec<PathBuf> {
     list
 }
 
+/// What is there to take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ready {
+    reply: bool,
+    init_gone: bool,
+}
+
+impl Ready {
+    /// From what is ready of [`Session::wait_on`].
+    pub(super) fn of(ready: &[bool]) -> Ready {
+        Ready { reply: ready[0], init_gone: ready[ready.len() - 1] }
+    }
+}
+
 /// One request: its directory, which goes with it, and its answers.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
@@ -218,22 +232,32 @@ impl Session<'_> {
         reply.into_iter().chain([(self.connection.control.as_fd(), Interest::Hangup)]).collect()
     }
 
-    /// Takes what has come. To be called when something of `wait_on` is ready. Afterwards `gone` says
-    /// whether nobody answers any more.
-    pub(super) fn take(&mut self) -> anyhow::Result<Vec<Reply>> {
-        let ready = wait_any(&self.wait_on(), Some(Duration::ZERO))?;
-        let mut buffer = [0; 4096];
-        while let Some(reply) = self.reply.as_ref().filter(|_| ready[0]) {
+    /// Waits for something to take.
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<Ready> {
+        Ok(Ready::of(&wait_any(&self.wait_on(), timeout)?))
+    }
+
+    /// Takes what has come. Afterwards `gone` says whether nobody answers any more: then all has been taken.
+    pub(super) fn take(&mut self, ready: Ready) -> anyhow::Result<Vec<Reply>> {
+        let mut buffer = [0; 1024];
+        // An init that has gone may have left its last words since we looked.
+        while let Some(reply) = self.reply.as_ref().filter(|_| ready.reply || ready.init_gone) {
             match fd::read(reply, &mut buffer)? {
                 Some(0) => {
                     self.gone = true;
                     break;
                 }
-                Some(count) => self.bytes.extend_from_slice(&buffer[..count]),
+                Some(count) => {
+                    self.bytes.extend_from_slice(&buffer[..count]);
+                    // That was all. If its end is there, the next wait says so.
+                    if count < buffer.len() && !ready.init_gone {
+                        break;
+                    }
+                }
                 None => break,
             }
         }
-        self.gone |= ready.last() == Some(&true);
+        self.gone |= ready.init_gone;
         let mut replies = Vec::new();
         while let Some(end) = self.bytes.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.bytes.drain(..=end).collect();
@@ -249,8 +273,8 @@ impl Session<'_> {
     /// Waits for the next answer; `None` if nobody answers any more.
     pub(super) fn next(&mut self) -> anyhow::Result<Option<Reply>> {
         loop {
-            wait_any(&self.wait_on(), None)?;
-            if let Some(reply) = self.take()?.into_iter().next() {
+            let ready = self.wait(None)?;
+            if let Some(reply) = self.take(ready)?.into_iter().next() {
                 return Ok(Some(reply));
             }
             if self.gone {

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use procfs::{
-    FromRead,
-    process::{Io as Counted, Process as Entry, Stat},
-};
+use procfs::process::{Process as Entry, Stat};
 
 use super::{below, small};
 use crate::base::Pid;
@@ -22,16 +19,13 @@ pub struct Io {
 /// What the children of this process that it has waited for read and wrote, and whatever those had waited for:
 /// the kernel adds it to ours, so what our one thread did itself is taken off.
 pub fn children_io() -> Option<Io> {
-    let (all, own) = (counted("/proc/self/io")?, counted("/proc/thread-self/io")?);
-    let less = |number: fn(&Counted) -> u64| number(&all).saturating_sub(number(&own));
-    Some(Io {
-        chars: [less(|io| io.rchar), less(|io| io.wchar)],
-        bytes: [less(|io| io.read_bytes), less(|io| io.write_bytes)],
-    })
+    let (all, own) = (small("/proc/self/io").ok()?, small("/proc/thread-self/io").ok()?);
+    let less = |name| Some(counted(&all, name)?.saturating_sub(counted(&own, name)?));
+    Some(Io { chars: [less("rchar:")?, less("wchar:")?], bytes: [less("read_bytes:")?, less("write_bytes:")?] })
 }
 
-fn counted(path: &str) -> Option<Counted> {
-    Counted::from_read(small(path).ok()?.as_bytes()).ok()
+fn counted(io: &str, name: &str) -> Option<u64> {
+    io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 /// What the processes below one use at this moment.

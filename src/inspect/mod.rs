@@ -40,8 +40,8 @@ fn whole(path: &str) -> std::io::Result<Vec<u8>> {
 
 /// A small file of the kernel's in one read, which is all that one gives: every job costs some of them.
 fn small(path: impl AsRef<std::path::Path>) -> std::io::Result<String> {
-    let mut bytes = [0; 4096];
-    let count = std::io::Read::read(&mut std::fs::File::open(path)?, &mut bytes)?;
+    let mut bytes = [0; 1024];
+    let count = std::io::Read::read(&mut crate::sys::fd::open(path.as_ref())?, &mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
 }
 

@@ -12,8 +12,9 @@ pub use late::let_go;
 pub use stuck::explain;
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::File,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -67,7 +68,7 @@ pub struct Start<'a> {
     /// The control directory.
     pub control: &'a Dir,
     /// The whole environment, from the job's own entries.
-    pub environment: &'a dyn Fn(&[Vec<u8>]) -> Vec<CString>,
+    pub environment: &'a dyn Fn(&[Vec<u8>]) -> Vec<Cow<'static, CStr>>,
     /// The init's original working directory.
     pub cwd: &'a Path,
     /// The grace that everything has.
@@ -97,9 +98,15 @@ pub fn run(start: Start) -> u8 {
     process::set_name(&format!("keeper {}", start.job));
     let mut client = Client::default();
     // The reply first: whatever fails afterwards can be said.
-    let served = load(&start, &mut client).and_then(|request| {
+    let served = load(&start, &mut client).and_then(|(request, place)| {
         let signals = process::become_subreaper().and_then(|()| Signals::some(&[Signal::CHLD]));
-        Keeper::begin(&start, signals.map_err(refuse("keep a job"))?, request, &mut client)
+        let keeper = Keeper::begin(&start, signals.map_err(refuse("keep a job"))?, request, &mut client)?;
+        // What nobody waits for, while the command is being executed.
+        if let Some(place) = place {
+            place.remove();
+        }
+        prune(&start);
+        Ok(keeper)
     });
     match served {
         Ok(mut keeper) => keeper.run(),
@@ -110,6 +117,7 @@ pub fn run(start: Start) -> u8 {
             }
             let notice = Notice::Ended { exit: None, cause, wall_us: 0, usage: None }.to_bytes();
             let _ = patiently(|| start.link.send(&notice).map(Some));
+            prune(&start);
         }
     }
     0
@@ -133,13 +141,13 @@ fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<Option<T>>) -> std:
     attempt()
 }
 
-/// Reads the request and opens its FIFOs.
-fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
+/// Reads the request and opens its FIFOs. Answers also with where it is, if it is anywhere.
+fn load(start: &Start, client: &mut Client) -> Result<(Request, Option<Place>), Refusal> {
     let id = match &start.source {
         Source::Request(id) => *id,
         Source::Words(words) => {
             let words = words.iter().map(|word| Bytes::from(word.as_str())).collect();
-            return Ok(Request { detach: true, ..Request::new(words) });
+            return Ok((Request { detach: true, ..Request::new(words) }, None));
         }
         Source::Service(run) => {
             let words = run.command.iter().map(|word| Bytes::from(word.as_str())).collect();
@@ -151,8 +159,8 @@ fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
         // Gone with its client.
         false => Refusal(Cause::ClientGone),
     };
-    let directory = start.control.dir(files::REQUESTS).and_then(|requests| requests.dir(&id.to_string()));
-    let directory = directory.map_err(|error| shortage(error, "open the request"))?;
+    let place = Place::open(start.control, id).map_err(|error| shortage(error, "open the request"))?;
+    let directory = &place.directory;
     // Whoever may command us: the directory's owner, and root, who may drive us from the host.
     let owners = [0, process::uid()];
     client.reply = match directory.open_fifo(files::REPLY, Access::Write, Some(&owners)) {
@@ -177,19 +185,31 @@ fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
         client.stdout = open(1, Access::Write)?;
         client.stderr = open(2, Access::Write)?;
     }
-    Ok(request)
+    Ok((request, Some(place)))
 }
 
-/// Removes a request's directory: both ends are open, nobody needs the names.
-fn forget_request(control: &Dir, id: RequestId) {
-    let Ok(requests) = control.dir(files::REQUESTS) else { return };
-    let name = id.to_string();
-    if let Ok(directory) = requests.dir(&name) {
-        for file in [files::REQUEST, files::REPLY].iter().chain(&files::STREAMS) {
-            let _ = directory.remove(file);
-        }
+/// A request's directory, and where that is.
+struct Place {
+    requests: Dir,
+    name: String,
+    directory: Dir,
+}
+
+impl Place {
+    fn open(control: &Dir, id: RequestId) -> std::io::Result<Place> {
+        let requests = control.dir(files::REQUESTS)?;
+        let name = id.to_string();
+        let directory = requests.dir(&name)?;
+        Ok(Place { requests, name, directory })
     }
-    let _ = requests.remove_dir(&name);
+
+    /// Both ends are open, nobody needs the names.
+    fn remove(self) {
+        for file in [files::REQUEST, files::REPLY].iter().chain(&files::STREAMS) {
+            let _ = self.directory.remove(file);
+        }
+        let _ = self.requests.remove_dir(&self.name);
+    }
 }
 
 /// A command as a person would type it, shortened.
@@ -237,7 +257,7 @@ impl<'a> Keeper<'a> {
         let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
         stdio[0] = Some(match client.stdin.take() {
             Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
-            None => File::open("/dev/null").map_err(refuse("open /dev/null"))?.into(),
+            None => fd::open(Path::new("/dev/null")).map_err(refuse("open /dev/null"))?.into(),
         });
         if request.detach || request.keep {
             let directory = make_job_directory(start).map_err(refuse("make the job's directory"))?;
@@ -293,9 +313,6 @@ impl<'a> Keeper<'a> {
             beat: (started.1, Duration::ZERO),
         };
         keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
-        if let Source::Request(id) = start.source {
-            forget_request(start.control, id);
-        }
         Ok(keeper)
     }
 
@@ -356,7 +373,8 @@ impl<'a> Keeper<'a> {
             self.facts.push_back(JobEvent::ClientGone);
         }
         if ready[0] {
-            while self.signals.next().is_some() {}
+            // SIGCHLD does not queue: one read takes it.
+            let _ = self.signals.next();
             self.reap();
         }
     }
@@ -448,9 +466,11 @@ impl<'a> Keeper<'a> {
                 }
             }
             JobAction::Report { exit, cause, left } => {
-                // What it said comes before that it has ended.
-                self.finish_outputs();
-                self.look_for_oom();
+                // What it said comes before that it has ended. Where it has, this is done.
+                if !self.job.has_ended() {
+                    self.finish_outputs();
+                    self.look_for_oom();
+                }
                 let oom_kills = self.oom_kills.1 - self.oom_kills.0;
                 self.answer(&Reply::Ended { job, exit, cause, left: explained(&left), oom_kills });
             }
@@ -545,12 +565,25 @@ fn blocking(file: File) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The job's directory; on the way, directories that are no longer kept go.
+/// Removes the directories that are no longer kept.
+fn prune(start: &Start) {
+    if start.prune.is_empty() {
+        return;
+    }
+    if let Ok(jobs) = start.control.dir(files::JOBS) {
+        for old in start.prune.iter().map(JobId::to_string) {
+            // Usually there is a record and nothing else.
+            let record = jobs.dir(&old).and_then(|directory| directory.remove(files::RECORD));
+            if record.and_then(|()| jobs.remove_dir(&old)).is_err() {
+                let _ = jobs.remove_tree(&old);
+            }
+        }
+    }
+}
+
+/// The job's directory.
 fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
     let jobs = start.control.dir(files::JOBS)?;
-    for old in &start.prune {
-        let _ = jobs.remove_tree(&old.to_string());
-    }
     let name = start.job.to_string();
     jobs.make_dir(&name)?;
     jobs.dir(&name)

@@ -1,11 +1,16 @@
 //! Descriptors: reading and writing what does not block, closing what is not needed.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    path::Path,
 };
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::{
+    fcntl::{AT_FDCWD, FcntlArg, OFlag, fcntl, openat},
+    sys::stat::Mode,
+};
 
 /// Reads what is there: `None` if nothing is yet, 0 at the end.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
@@ -31,12 +36,17 @@ pub fn write(fd: impl AsFd, bytes: &[u8]) -> io::Result<Option<usize>> {
     }
 }
 
-/// Whether reads and writes wait. It belongs to the open file description: everyone who shares it is changed.
+/// Whether reads and writes wait. It belongs to the open file description: everyone who shares it is changed. It must
+/// be one of ours, whose other status flags are not set.
 pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
-    let mut flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
-    flags.set(OFlag::O_NONBLOCK, nonblocking);
+    let flags = if nonblocking { OFlag::O_NONBLOCK } else { OFlag::empty() };
     fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags))?;
     Ok(())
+}
+
+/// Opens a file to read, closed on exec. (With musl, `open` sets that by a call of its own, and `openat` does not.)
+pub fn open(path: &Path) -> io::Result<File> {
+    Ok(File::from(openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?))
 }
 
 /// A pipe: (reading end, writing end), closed on exec, the reading end non-blocking.

@@ -2,10 +2,11 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
 
 /// One end.
 #[derive(Debug)]
@@ -48,12 +49,17 @@ impl Link {
 
     /// The next message. Never blocks.
     pub fn receive(&self) -> Received {
-        let mut buffer = [0; LARGEST];
+        // Not filled with zeros: messages are short, and pages that nobody touches cost nothing.
+        let mut buffer = [MaybeUninit::<u8>::uninit(); LARGEST];
         // A shortage is not the other side's end, and the last message may stand behind it.
         for _ in 0..ATTEMPTS {
-            return match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            // SAFETY: the buffer is valid for writing as many bytes.
+            let size =
+                unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), LARGEST, libc::MSG_DONTWAIT) };
+            return match nix::Error::result(size) {
                 Ok(0) => Received::Gone,
-                Ok(size) => Received::Message(buffer[..size].to_vec()),
+                // SAFETY: the kernel has filled that much of it.
+                Ok(size) => Received::Message(unsafe { buffer[..size as usize].assume_init_ref() }.to_vec()),
                 Err(nix::Error::EAGAIN) => Received::Nothing,
                 Err(error) if super::is_shortage(&error.into()) => continue,
                 // The other side has gone without reading all that we sent: said once, before its last messages.

@@ -1,11 +1,51 @@
-//! What is left when the system gives no more memory. A failed allocation aborts a Rust program, and with PID 1
-//! its container: a reserve serves it instead, and the init looks whether that has happened.
+//! Where memory comes from: a small heap of our own, then the C library's, and a reserve when the system gives no more.
+//! A failed allocation aborts a Rust program, and with PID 1 its container: the reserve serves it instead, and the init
+//! looks whether that has happened.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::UnsafeCell,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicBool, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
+
+use super::heap::Heap;
+
+/// Enough for an init with its hundred remembered jobs, for a keeper and for most clients.
+const SMALL: usize = 128 * 1024;
+/// What is larger goes back to the system when it is freed.
+const LARGEST: usize = 32 * 1024;
+
+static HEAP: Small = Small { heap: Heap::new(), busy: AtomicBool::new(false) };
+
+struct Small {
+    heap: Heap<SMALL>,
+    busy: AtomicBool,
+}
+// SAFETY: `with` lets one thread at a time in.
+unsafe impl Sync for Small {}
+
+impl Small {
+    /// Almost always there is one thread, so it never waits.
+    fn with<T>(&self, body: impl FnOnce(&Heap<SMALL>) -> T) -> T {
+        while self.busy.swap(true, Acquire) {
+            std::hint::spin_loop();
+        }
+        let answer = body(&self.heap);
+        self.busy.store(false, Release);
+        answer
+    }
+
+    fn take(&self, layout: Layout) -> *mut u8 {
+        if layout.size() > LARGEST {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: one thread is in; a layout has a size that is not 0, and this one is small.
+        self.with(|heap| unsafe { heap.take(layout) })
+    }
+}
 
 /// Enough for one turn of the loop. Pages that nobody has touched cost nothing.
 const SIZE: usize = 256 * 1024;
@@ -39,22 +79,32 @@ fn take(layout: Layout) -> *mut u8 {
     USED.fetch_update(Relaxed, Relaxed, end).map_or(std::ptr::null_mut(), |used| base().wrapping_add(start(used)))
 }
 
-/// The system's allocator, and the reserve behind it.
+/// Our heap, the system's allocator, and the reserve behind it.
 struct Allocator;
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-// SAFETY: memory comes from `System`, which keeps the contract, or from `take`, whose ranges are aligned, do not
+// SAFETY: memory comes from `HEAP` or `System`, which keep the contract, or from `take`, whose ranges are aligned, do not
 // overlap, and live as long as the program. Nothing here unwinds.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let new = HEAP.take(layout);
+        if !new.is_null() {
+            return new;
+        }
         // SAFETY: the caller's promise about `layout` is the one that `System` asks for.
         let new = unsafe { System.alloc(layout) };
         if new.is_null() { take(layout) } else { new }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let new = HEAP.take(layout);
+        if !new.is_null() {
+            // SAFETY: it has that size.
+            unsafe { new.write_bytes(0, layout.size()) };
+            return new;
+        }
         // SAFETY: as in `alloc`.
         let mut new = unsafe { System.alloc_zeroed(layout) };
         if new.is_null() {
@@ -68,6 +118,10 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        if HEAP.heap.has(old) {
+            // SAFETY: one thread is in, and the caller gives up what was taken with this layout.
+            return HEAP.with(|heap| unsafe { heap.give_back(old, layout.size()) });
+        }
         match offset(old) {
             // Only the last one can be used again: enough for what a turn needs for a moment.
             Some(start) => drop(USED.compare_exchange(start + layout.size(), start, Relaxed, Relaxed)),
@@ -77,7 +131,12 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if let Some(start) = offset(old) {
+        if HEAP.heap.has(old) {
+            // SAFETY: one thread is in, and it was taken with this layout.
+            if HEAP.with(|heap| unsafe { heap.resize(old, layout.size(), size) }) {
+                return old;
+            }
+        } else if let Some(start) = offset(old) {
             // What grows is mostly the last one.
             let end = Some(start + size).filter(|end| *end <= SIZE);
             let resize = |end| USED.compare_exchange(start + layout.size(), end, Relaxed, Relaxed).is_ok();

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod dir;
 pub mod disposable;
 pub mod fd;
+mod heap;
 mod interpreter;
 pub mod late;
 pub mod link;

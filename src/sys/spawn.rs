@@ -5,6 +5,7 @@
 //! executable's filesystem does: its failure comes through a pipe, its success is the pipe's end.
 
 use std::{
+    borrow::Cow,
     ffi::{CStr, CString, OsStr},
     io,
     os::{
@@ -63,7 +64,7 @@ pub struct Command<'a> {
     /// Program and arguments; the program is looked for in `PATH` if it has no slash.
     pub words: Vec<CString>,
     /// The whole environment; ours, if it is not given.
-    pub env: Option<Vec<CString>>,
+    pub env: Option<Vec<Cow<'static, CStr>>>,
     /// Where to change to first.
     pub cwd: Option<&'a Path>,
     /// Replacements for standard input, output and error.
@@ -236,8 +237,21 @@ impl Command<'_> {
     }
 }
 
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|string| CStr::as_ptr(string)).chain([std::ptr::null()]).collect()
+/// Our own environment, as we were given it.
+pub fn environment() -> impl Iterator<Item = &'static CStr> {
+    // SAFETY: only a child that is about to execute changes it.
+    let all = unsafe { environ };
+    // SAFETY: the array ends with a null pointer, and nothing after that is looked at.
+    let entries = (0..).map(move |at| unsafe { *all.wrapping_add(at) }).take_while(|entry| !entry.is_null());
+    // SAFETY: its strings end with NUL, and nobody changes them.
+    entries.map(|entry| unsafe { CStr::from_ptr(entry) })
+}
+
+fn pointers<S: AsRef<CStr>>(strings: &[S]) -> Vec<*const libc::c_char> {
+    let mut pointers = Vec::with_capacity(strings.len() + 1);
+    pointers.extend(strings.iter().map(|string| string.as_ref().as_ptr()));
+    pointers.push(std::ptr::null());
+    pointers
 }
 
 /// What became of an exec: `None` if it is not known yet, otherwise success or the reason.
