@@ -7,11 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use comfy_table::{Table, presets};
 
 use super::{Outcome, Target, session::Connection};
 use crate::{
-    base::{JobId, JobRef, Signal},
+    base::{JobId, JobRef, Signal, plain},
     proto::{Cause, JobInfo, JobState, Line, Record, Reply, files},
     sys::{dir::Dir, process},
 };
@@ -35,8 +34,7 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
         say(&serde_json::to_string(&jobs)?)?;
         return Ok(0);
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["JOB", "NAME", "STATE", "PID", "FOR", "EXIT", "COMMAND"]);
+    let mut rows = vec![["JOB", "NAME", "STATE", "PID", "FOR", "EXIT", "COMMAND"].map(String::from)];
     for job in jobs {
         let time = Duration::from_secs(job.for_ms / 1000);
         let exit = match (&job.exit, &job.cause) {
@@ -45,7 +43,7 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
             (None, Some(cause)) => cause.word().into(),
             (None, None) => String::new(),
         };
-        table.add_row([
+        rows.push([
             job.job.to_string(),
             job.name.map(|name| name.to_string()).unwrap_or_default(),
             job.state.word().into(),
@@ -53,17 +51,22 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
             humantime::format_duration(time).to_string(),
             exit,
             // One line a job, and nothing that a terminal would obey.
-            job.command
-                .chars()
-                .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() })
-                .collect(),
+            plain(&job.command),
         ]);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    say(&table.trim_fmt())?;
+    say(&table(&rows))?;
     Ok(0)
+}
+
+/// Columns, two spaces apart. But for the last, what is in them is ASCII.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+        cells.collect::<String>().trim_end().to_string()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Waits until a job has ended. Answers with its exit code.

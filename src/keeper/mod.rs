@@ -67,7 +67,7 @@ pub struct Start<'a> {
     /// The control directory.
     pub control: &'a Dir,
     /// The whole environment, from the job's own entries.
-    pub environment: &'a dyn Fn(&[Vec<u8>]) -> Vec<CString>,
+    pub environment: &'a dyn Fn(&[Vec<u8>]) -> spawn::Environment,
     /// The init's original working directory.
     pub cwd: &'a Path,
     /// The grace that everything has.

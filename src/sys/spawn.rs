@@ -5,6 +5,7 @@
 //! executable's filesystem does: its failure comes through a pipe, its success is the pipe's end.
 
 use std::{
+    borrow::Cow,
     ffi::{CStr, CString, OsStr},
     io,
     os::{
@@ -42,13 +43,16 @@ pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     }
 }
 
+/// `KEY=VALUE` entries: our own, and others.
+pub type Environment = Vec<Cow<'static, CStr>>;
+
 /// A command as `execve(2)` wants it.
 #[derive(Debug)]
 pub struct Command<'a> {
     /// Program and arguments; the program is looked for in `PATH` if it has no slash.
     pub words: Vec<CString>,
     /// The whole environment; ours, if it is not given.
-    pub env: Option<Vec<CString>>,
+    pub env: Option<Environment>,
     /// Where to change to first.
     pub cwd: Option<&'a Path>,
     /// Replacements for standard input, output and error.
@@ -189,8 +193,22 @@ unsafe extern "C" {
     static mut environ: *mut *mut libc::c_char;
 }
 
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|string| CStr::as_ptr(string)).chain([std::ptr::null()]).collect()
+/// The entries of our own environment, as we were given it.
+pub fn environment() -> impl Iterator<Item = &'static CStr> {
+    // SAFETY: one thread, and nothing here changes it but a child that is about to execute a command.
+    let entries = unsafe { environ };
+    (0..).map_while(move |index| {
+        // SAFETY: the array ends with a null pointer, where `map_while` stops.
+        let place = unsafe { entries.add(index) };
+        // SAFETY: likewise.
+        let entry = unsafe { *place };
+        // SAFETY: its strings end with NUL and live as long as the program.
+        (!entry.is_null()).then(|| unsafe { CStr::from_ptr(entry) })
+    })
+}
+
+fn pointers(strings: &[impl AsRef<CStr>]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ref().as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 /// What became of an exec: `None` if it is not known yet, otherwise success or the reason.

@@ -1,6 +1,7 @@
 //! Orders become system calls. None of it may block.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     ffi::CString,
     fs::File,
@@ -495,23 +496,16 @@ impl Turn<'_> {
 }
 
 /// The init's own environment in its order, where the control directory is, and what a job adds: the last word counts.
-fn environment(control: &Control, own: &[Vec<u8>]) -> Vec<CString> {
+fn environment(control: &Control, own: &[Vec<u8>]) -> spawn::Environment {
     let place = [place::VARIABLE.as_bytes(), b"=", control.path.as_os_str().as_bytes()].concat();
     let added: Vec<&[u8]> = std::iter::once(&place).chain(own).map(Vec::as_slice).collect();
     let sets = |entry: &[u8], name: &[u8]| entry.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&b'='));
-    let name = |entry: &[u8]| entry.split(|b| *b == b'=').next().unwrap_or_default().to_vec();
-    let inherited = std::env::vars_os().filter(|(name, _)| !added.iter().any(|entry| sets(entry, name.as_bytes())));
-    let inherited = inherited.map(|(name, value)| {
-        // With room for the NUL that is to come.
-        let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
-        entry.extend_from_slice(name.as_bytes());
-        entry.push(b'=');
-        entry.extend_from_slice(value.as_bytes());
-        entry
-    });
-    let again = |at: usize| added[at + 1..].iter().any(|later| sets(later, &name(added[at])));
-    let last = (0..added.len()).filter(|at| !again(*at)).map(|at| added[at].to_vec());
-    inherited.chain(last).filter_map(|entry| CString::new(entry).ok()).collect()
+    let name = |entry: &'_ [u8]| entry.iter().position(|b| *b == b'=').unwrap_or(entry.len());
+    let is_set = |entry: &[u8], by: &[&[u8]]| by.iter().any(|later| sets(later, &entry[..name(entry)]));
+    let inherited = spawn::environment().filter(|entry| !is_set(entry.to_bytes(), &added));
+    let last = (0..added.len()).filter(|at| !is_set(added[*at], &added[at + 1..]));
+    let last = last.filter_map(|at| CString::new(added[at]).ok());
+    inherited.map(Cow::Borrowed).chain(last.map(Cow::Owned)).collect()
 }
 
 /// What only the request's file knows of a queued job. In a helper.
