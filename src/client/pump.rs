@@ -12,7 +12,7 @@ use crate::sys::{
     splice::{Moved, move_some},
 };
 
-/// A move of so many bytes says that a larger pipe would help.
+/// A move of so many bytes says that larger pipes would help.
 const MUCH: usize = 32 * 1024;
 
 /// One stream. One of its ends is a FIFO of a request's.
@@ -128,7 +128,9 @@ impl Pump {
 
     fn enlarge(&mut self, moved: usize) {
         if moved >= MUCH && !std::mem::replace(&mut self.enlarged, true) {
-            fd::enlarge_pipe(if self.fifo_is_source { &self.from } else { &self.to });
+            // Whoever reads our output by a pipe is woken as often as its room is filled. What is no pipe stays as it is.
+            fd::enlarge_pipe(&self.from);
+            fd::enlarge_pipe(&self.to);
         }
     }
 }
