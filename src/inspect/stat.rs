@@ -40,24 +40,23 @@ impl Stat {
     fn parse(line: &[u8]) -> Option<Stat> {
         let begin = line.iter().position(|b| *b == b'(')?;
         let end = line.iter().rposition(|b| *b == b')')?;
-        let rest: Vec<&str> = std::str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace().collect();
-        // The manual page counts from 1, and the state is its third.
-        let field = |number: usize| rest.get(number - 3).copied();
-        let number = |at: usize| field(at)?.parse::<i64>().ok();
-        let small = |at: usize| i32::try_from(number(at)?).ok();
+        let mut rest = std::str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace();
+        // They are taken in their order. The manual page counts from 1, and the state is its third.
+        let mut next = 3;
+        let mut field = |number: usize| rest.nth(number - std::mem::replace(&mut next, number + 1));
         Some(Stat {
             pid: std::str::from_utf8(&line[..begin]).ok()?.trim().parse().ok()?,
             comm: String::from_utf8_lossy(line.get(begin + 1..end)?).into_owned(),
             state: field(3)?.chars().next()?,
-            ppid: small(4)?,
-            pgrp: small(5)?,
-            session: small(6)?,
+            ppid: field(4)?.parse().ok()?,
+            pgrp: field(5)?.parse().ok()?,
+            session: field(6)?.parse().ok()?,
             flags: field(9)?.parse().ok()?,
-            cpu_ticks: (14..=17).filter_map(number).map(|ticks| u64::try_from(ticks).unwrap_or(0)).sum(),
-            num_threads: number(20)?,
+            cpu_ticks: (14..=17).filter_map(|at| field(at)?.parse::<u64>().ok()).sum(),
+            num_threads: field(20)?.parse().ok()?,
             starttime: field(22)?.parse().ok()?,
             rss: field(24)?.parse().ok()?,
-            processor: small(39).unwrap_or(0),
+            processor: field(39).and_then(|cpu| cpu.parse().ok()).unwrap_or(0),
         })
     }
 }
