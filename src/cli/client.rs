@@ -1,117 +1,106 @@
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::{Path, PathBuf},
-    time::Duration,
+    path::Path,
+    str::FromStr,
 };
 
 use anyhow::{Context, bail};
-use clap::{ArgMatches, Args, FromArgMatches};
 
-use super::{Subcommand, values};
+use super::{
+    Run, Subcommand, values,
+    words::{Long, Short, Stop, Value, Words, understand, wrong},
+};
 use crate::{
-    base::{JobRef, Name, Signal},
+    base::{GRACE, JobRef, Name, Signal},
     client::{self, Target},
     proto::{Bytes, Request},
 };
 
-/// Reads a subcommand's arguments back from clap.
-fn read<T: FromArgMatches>(matches: &ArgMatches) -> anyhow::Result<T> {
-    Ok(T::from_arg_matches(matches)?)
+/// Every command line here ends so.
+macro_rules! options {
+    ($($line:literal)*) => {
+        concat!(
+            $($line, "\n",)*
+            "      --control DIR      Control directory of the init [default: as the init finds it]\n",
+            "  -h, --help             Print help\n",
+        )
+    };
 }
 
-#[derive(Args, Debug)]
-struct TargetArguments {
-    /// Control directory of the init [default: as the init finds it]
-    #[arg(long, value_name = "DIR")]
-    control: Option<PathBuf>,
+/// The job that a command is about.
+fn one(job: Option<JobRef>) -> Result<JobRef, Stop> {
+    job.map_or_else(|| wrong("which job? Its number or name is missing"), Ok)
 }
 
-impl TargetArguments {
-    fn target(self) -> Target {
-        Target { control: self.control, wait: None }
-    }
+fn run(what: impl FnOnce() -> client::Outcome + 'static) -> Result<Run, Stop> {
+    Ok(Box::new(move |_| what()))
 }
 
-#[derive(Args, Debug)]
-struct ExecArguments {
-    /// Pass standard input on; without it, the command's is /dev/null
-    #[arg(short, long)]
-    interactive: bool,
-
-    /// Print the job's number and return; its output is kept for `lastout logs`
-    #[arg(short, long, conflicts_with = "interactive")]
-    detach: bool,
-
-    /// Set a variable; without =VALUE, to what it is here
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
-    env: Vec<OsString>,
-
-    /// Set variables from a file of KEY=VALUE or KEY lines; # begins a comment line
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-
-    /// Working directory [default: main's]
-    #[arg(short, long, value_name = "DIR")]
-    workdir: Option<OsString>,
-
-    /// End the command and all that it started after TIME, with code 124; 0: never
-    #[arg(long, value_name = "TIME", value_parser = values::timeout)]
-    timeout: Option<Duration>,
-
-    /// Time between SIGTERM and SIGKILL [default: the init's]
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    grace: Option<Duration>,
-
-    /// Say on standard error, so often, that the command still runs, and what it uses
-    #[arg(long, value_name = "TIME", value_parser = values::heartbeat, conflicts_with = "detach")]
-    heartbeat: Option<Duration>,
-
-    /// Let the command live on if this client goes; its output is kept as well
-    #[arg(long)]
-    keep: bool,
-
-    /// A name for ps, logs, wait, kill and stop
-    #[arg(long)]
-    name: Option<Name>,
-
-    /// Wait so long for an init that is not up yet
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    wait: Option<Duration>,
-
-    #[command(flatten)]
-    target: TargetArguments,
-
-    /// What to run
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-}
-
-impl ExecArguments {
-    fn exec(self) -> anyhow::Result<client::Exec> {
-        let mut env = Vec::new();
-        for file in &self.env_file {
-            env.extend(env_file(file)?);
+pub(super) const EXEC: Subcommand = Subcommand {
+    name: "exec",
+    about: "Run a command as a job of the init, with its output and exit code",
+    usage: "[OPTIONS] [--] COMMAND [ARG]...",
+    options: options! {
+        "  -i, --interactive      Pass standard input on; without it, the command's is /dev/null"
+        "  -d, --detach           Print the job's number and return; its output is kept for `lastout logs`"
+        "  -e, --env KEY[=VALUE]  Set a variable; without =VALUE, to what it is here"
+        "      --env-file FILE    Set variables from a file of KEY=VALUE or KEY lines; # begins a comment line"
+        "  -w, --workdir DIR      Working directory [default: main's]"
+        "      --timeout TIME     End the command and all that it started after TIME, with code 124; 0: never"
+        "      --grace TIME       Time between SIGTERM and SIGKILL [default: the init's]"
+        "      --heartbeat TIME   Say on standard error, so often, that the command still runs, and what it uses"
+        "      --keep             Let the command live on if this client goes; its output is kept as well"
+        "      --name NAME        A name for ps, logs, wait, kill and stop"
+        "      --wait TIME        Wait so long for an init that is not up yet"
+    },
+    read: |words| {
+        let mut target = Target::default();
+        let mut request = Request::new(Vec::new());
+        let mut name = None;
+        let (mut files, mut env) = (Vec::new(), Vec::new());
+        while let Some(word) = words.next()? {
+            match word {
+                Short('i') | Long("interactive") => request.stdin = true,
+                Short('d') | Long("detach") => request.detach = true,
+                Short('e') | Long("env") => env.push(words.value()?),
+                Long("env-file") => files.push(words.path()?),
+                Short('w') | Long("workdir") => request.cwd = Some(words.value()?.into()),
+                Long("timeout") => {
+                    let time = words.read(values::duration)?;
+                    request.timeout_ms = Some(time).filter(|time| !time.is_zero()).map(values::milliseconds);
+                }
+                Long("grace") => request.grace_ms = Some(values::milliseconds(words.read(values::duration)?)),
+                Long("heartbeat") => {
+                    request.heartbeat_ms = Some(values::milliseconds(words.read(values::heartbeat)?));
+                }
+                Long("keep") => request.keep = true,
+                Long("name") => name = Some(words.read(Name::from_str)?),
+                Long("wait") => target.wait = Some(words.read(values::duration)?),
+                Long("control") => target.control = Some(words.path()?),
+                Value(program) => {
+                    request.command = [program].into_iter().chain(words.rest()?).map(Bytes::from).collect()
+                }
+                other => return Err(other.unexpected().into()),
+            }
         }
-        for entry in self.env {
-            env.extend(env_entry(&entry)?);
+        if request.command.is_empty() {
+            return wrong("what is to be run? The command is missing");
         }
-        let command = self.command.into_iter().map(Bytes::from).collect();
-        let request = Request {
-            env,
-            cwd: self.workdir.map(Bytes::from),
-            stdin: self.interactive,
-            detach: self.detach,
-            keep: self.keep,
-            timeout_ms: self.timeout.filter(|time| *time != Duration::MAX).map(values::milliseconds),
-            grace_ms: self.grace.map(values::milliseconds),
-            heartbeat_ms: self.heartbeat.map(values::milliseconds),
-            ..Request::new(command)
-        };
-        let target = Target { wait: self.wait, ..self.target.target() };
-        Ok(client::Exec { target, request, name: self.name })
-    }
-}
+        if request.detach && (request.stdin || request.heartbeat_ms.is_some()) {
+            return wrong("--detach leaves nobody to pass input on or to hear a heartbeat");
+        }
+        Ok(Box::new(move |original| {
+            for file in &files {
+                request.env.extend(env_file(file)?);
+            }
+            for entry in &env {
+                request.env.extend(env_entry(entry)?);
+            }
+            client::exec(&client::Exec { target, request, name }, original)
+        }))
+    },
+};
 
 /// `KEY=VALUE` as it is; `KEY` with our own value, or nothing if we have none.
 fn env_entry(entry: &OsStr) -> anyhow::Result<Option<Bytes>> {
@@ -136,245 +125,248 @@ fn env_file(path: &Path) -> anyhow::Result<Vec<Bytes>> {
     Ok(entries.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-pub(super) const EXEC: Subcommand = Subcommand {
-    name: "exec",
-    about: "Run a command as a job of the init, with its output and exit code",
-    arguments: ExecArguments::augment_args,
-    run: |matches, original| client::exec(&read::<ExecArguments>(matches)?.exec()?, original),
-};
-
-#[derive(Args, Debug)]
-struct PsArguments {
-    /// Show ended jobs, too
-    #[arg(short, long)]
-    all: bool,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    target: TargetArguments,
-}
-
 pub(super) const PS: Subcommand = Subcommand {
     name: "ps",
     about: "List services and jobs",
-    arguments: PsArguments::augment_args,
-    run: |matches, _| {
-        let arguments: PsArguments = read(matches)?;
-        client::ps(&arguments.target.target(), arguments.all, arguments.json)
+    usage: "[OPTIONS]",
+    options: options! {
+        "  -a, --all              Show ended jobs, too"
+        "      --json             As JSON"
+    },
+    read: |words| {
+        let (mut target, mut all, mut json) = (Target::default(), false, false);
+        while let Some(word) = words.next()? {
+            match word {
+                Short('a') | Long("all") => all = true,
+                Long("json") => json = true,
+                Long("control") => target.control = Some(words.path()?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        run(move || client::ps(&target, all, json))
     },
 };
-
-#[derive(Args, Debug)]
-struct LogsArguments {
-    /// Go on until the job ends
-    #[arg(short, long)]
-    follow: bool,
-    #[command(flatten)]
-    target: TargetArguments,
-    /// Its number or name
-    job: JobRef,
-}
 
 pub(super) const LOGS: Subcommand = Subcommand {
     name: "logs",
     about: "Show a job's kept output",
-    arguments: LogsArguments::augment_args,
-    run: |matches, _| {
-        let arguments: LogsArguments = read(matches)?;
-        client::logs(&arguments.target.target(), arguments.job, arguments.follow)
+    usage: "[OPTIONS] JOB",
+    options: options! {
+        "  -f, --follow           Go on until the job ends"
+    },
+    read: |words| {
+        let (mut target, mut job, mut follow) = (Target::default(), None, false);
+        while let Some(word) = words.next()? {
+            match word {
+                Short('f') | Long("follow") => follow = true,
+                Long("control") => target.control = Some(words.path()?),
+                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        let job = one(job)?;
+        run(move || client::logs(&target, job, follow))
     },
 };
-
-#[derive(Args, Debug)]
-struct WaitArguments {
-    /// Print the job's record as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    target: TargetArguments,
-    /// Its number or name
-    job: JobRef,
-}
 
 pub(super) const WAIT: Subcommand = Subcommand {
     name: "wait",
     about: "Wait until a job has ended, and exit with its code",
-    arguments: WaitArguments::augment_args,
-    run: |matches, _| {
-        let arguments: WaitArguments = read(matches)?;
-        client::wait(&arguments.target.target(), arguments.job, arguments.json)
+    usage: "[OPTIONS] JOB",
+    options: options! {
+        "      --json             Print the job's record as JSON"
+    },
+    read: |words| {
+        let (mut target, mut job, mut json) = (Target::default(), None, false);
+        while let Some(word) = words.next()? {
+            match word {
+                Long("json") => json = true,
+                Long("control") => target.control = Some(words.path()?),
+                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        let job = one(job)?;
+        run(move || client::wait(&target, job, json))
     },
 };
-
-#[derive(Args, Debug)]
-struct KillArguments {
-    /// Which signal
-    #[arg(short, long, default_value = "TERM")]
-    signal: Signal,
-    #[command(flatten)]
-    target: TargetArguments,
-    /// Its number or name
-    job: JobRef,
-}
 
 pub(super) const KILL: Subcommand = Subcommand {
     name: "kill",
     about: "Send a signal to a job's process group",
-    arguments: KillArguments::augment_args,
-    run: |matches, _| {
-        let arguments: KillArguments = read(matches)?;
-        client::kill(&arguments.target.target(), arguments.signal, arguments.job)
+    usage: "[OPTIONS] JOB",
+    options: options! {
+        "  -s, --signal SIGNAL    Which signal [default: TERM]"
+    },
+    read: |words| {
+        let (mut target, mut job, mut signal) = (Target::default(), None, Signal::TERM);
+        while let Some(word) = words.next()? {
+            match word {
+                Short('s') | Long("signal") => signal = words.read(Signal::from_str)?,
+                Long("control") => target.control = Some(words.path()?),
+                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        let job = one(job)?;
+        run(move || client::kill(&target, signal, job))
     },
 };
-
-#[derive(Args, Debug)]
-struct StopArguments {
-    /// Time between SIGTERM and SIGKILL [default: the job's]
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    grace: Option<Duration>,
-    #[command(flatten)]
-    target: TargetArguments,
-    /// Its number or name
-    job: JobRef,
-}
 
 pub(super) const STOP: Subcommand = Subcommand {
     name: "stop",
     about: "End a job or service and all that it started: SIGTERM, grace, SIGKILL",
-    arguments: StopArguments::augment_args,
-    run: |matches, _| {
-        let arguments: StopArguments = read(matches)?;
-        client::stop(&arguments.target.target(), arguments.job, arguments.grace)
+    usage: "[OPTIONS] JOB",
+    options: options! {
+        "      --grace TIME       Time between SIGTERM and SIGKILL [default: the job's]"
+    },
+    read: |words| {
+        let (mut target, mut job, mut grace) = (Target::default(), None, None);
+        while let Some(word) = words.next()? {
+            match word {
+                Long("grace") => grace = Some(words.read(values::duration)?),
+                Long("control") => target.control = Some(words.path()?),
+                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        let job = one(job)?;
+        run(move || client::stop(&target, job, grace))
     },
 };
 
-#[derive(Args, Debug)]
-struct ServiceArguments {
-    #[command(flatten)]
-    target: TargetArguments,
-    /// Its name
-    service: Name,
+/// A service's command line has its name and nothing else.
+fn service(words: &mut Words, what: fn(&Target, Name) -> client::Outcome) -> Result<Run, Stop> {
+    let (mut target, mut name) = (Target::default(), None);
+    while let Some(word) = words.next()? {
+        match word {
+            Long("control") => target.control = Some(words.path()?),
+            Value(word) if name.is_none() => name = Some(understand(&word, Name::from_str)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match name {
+        Some(name) => run(move || what(&target, name)),
+        None => wrong("which service? Its name is missing"),
+    }
+}
+
+/// Nothing but which init.
+fn whole(words: &mut Words, what: fn(&Target) -> client::Outcome) -> Result<Run, Stop> {
+    let mut target = Target::default();
+    while let Some(word) = words.next()? {
+        match word {
+            Long("control") => target.control = Some(words.path()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    run(move || what(&target))
 }
 
 pub(super) const START: Subcommand = Subcommand {
     name: "start",
     about: "Start a service and what it needs, and wait until it is ready",
-    arguments: ServiceArguments::augment_args,
-    run: |matches, _| {
-        let arguments: ServiceArguments = read(matches)?;
-        client::start(&arguments.target.target(), arguments.service)
-    },
+    usage: "[OPTIONS] SERVICE",
+    options: options! {},
+    read: |words| service(words, client::start),
 };
 
 pub(super) const RESTART: Subcommand = Subcommand {
     name: "restart",
     about: "End a service and all that need it, start them again, and wait until it is ready",
-    arguments: ServiceArguments::augment_args,
-    run: |matches, _| {
-        let arguments: ServiceArguments = read(matches)?;
-        client::restart(&arguments.target.target(), arguments.service)
-    },
+    usage: "[OPTIONS] SERVICE",
+    options: options! {},
+    read: |words| service(words, client::restart),
 };
 
 pub(super) const RELOAD: Subcommand = Subcommand {
     name: "reload",
     about: "Have the configuration file read again: only what has changed is started anew",
-    arguments: TargetArguments::augment_args,
-    run: |matches, _| client::reload(&read::<TargetArguments>(matches)?.target()),
+    usage: "[OPTIONS]",
+    options: options! {},
+    read: |words| whole(words, client::reload),
 };
 
 pub(super) const METRICS: Subcommand = Subcommand {
     name: "metrics",
     about: "Write services and jobs as OpenMetrics text, for Prometheus",
-    arguments: TargetArguments::augment_args,
-    run: |matches, _| client::metrics(&read::<TargetArguments>(matches)?.target()),
+    usage: "[OPTIONS]",
+    options: options! {},
+    read: |words| whole(words, client::metrics),
 };
-
-#[derive(Args, Debug)]
-struct DoctorArguments {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    target: TargetArguments,
-    /// Only the volumes that these are on; they are not touched
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-}
 
 pub(super) const DOCTOR: Subcommand = Subcommand {
     name: "doctor",
     about: "Tell why it hangs: processes, volumes and who holds them, limits",
-    arguments: DoctorArguments::augment_args,
-    run: |matches, _| {
-        let arguments: DoctorArguments = read(matches)?;
-        let (target, paths, json) = (arguments.target.target(), arguments.paths, arguments.json);
-        client::doctor(&client::Doctor { target, paths, json })
+    usage: "[OPTIONS] [PATH]...\n\nOf a PATH only its volume is told of. It is not touched.",
+    options: options! {
+        "      --json             As JSON"
+    },
+    read: |words| {
+        let (mut target, mut paths, mut json) = (Target::default(), Vec::new(), false);
+        while let Some(word) = words.next()? {
+            match word {
+                Long("json") => json = true,
+                Long("control") => target.control = Some(words.path()?),
+                Value(path) => paths.push(path.into()),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        run(move || client::doctor(&client::Doctor { target, paths, json }))
     },
 };
-
-#[derive(Args, Debug)]
-struct OrphansArguments {
-    /// End them: SIGTERM, grace, SIGKILL
-    #[arg(long)]
-    kill: bool,
-    /// Time between SIGTERM and SIGKILL
-    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "7s")]
-    grace: Duration,
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-    /// Only those of this control directory
-    #[arg(long, value_name = "DIR")]
-    control: Option<PathBuf>,
-}
 
 pub(super) const ORPHANS: Subcommand = Subcommand {
     name: "orphans",
     about: "List or end what belongs to no live job or main",
-    arguments: OrphansArguments::augment_args,
-    run: |matches, _| {
-        let OrphansArguments { kill, grace, json, control } = read(matches)?;
-        client::orphans(&client::Orphans { target: Target { control, wait: None }, kill, grace, json })
+    usage: "[OPTIONS]\n\nOf every control directory; with --control only of that one.",
+    options: options! {
+        "      --kill             End them: SIGTERM, grace, SIGKILL"
+        "      --grace TIME       Time between SIGTERM and SIGKILL [default: 7s]"
+        "      --json             As JSON"
+    },
+    read: |words| {
+        let (mut target, mut kill, mut grace, mut json) = (Target::default(), false, GRACE, false);
+        while let Some(word) = words.next()? {
+            match word {
+                Long("kill") => kill = true,
+                Long("grace") => grace = words.read(values::duration)?,
+                Long("json") => json = true,
+                Long("control") => target.control = Some(words.path()?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        run(move || client::orphans(&client::Orphans { target, kill, grace, json }))
     },
 };
-
-#[derive(Args, Debug)]
-struct ShutdownArguments {
-    #[command(flatten)]
-    target: TargetArguments,
-}
 
 pub(super) const SHUTDOWN: Subcommand = Subcommand {
     name: "shutdown",
     about: "End everything, and wait until the init has gone",
-    arguments: ShutdownArguments::augment_args,
-    run: |matches, _| {
-        let arguments: ShutdownArguments = read(matches)?;
-        client::shutdown(&arguments.target.target())
-    },
+    usage: "[OPTIONS]",
+    options: options! {},
+    read: |words| whole(words, client::shutdown),
 };
-
-#[derive(Args, Debug)]
-struct EventsArguments {
-    /// Go on, with whatever happens from now on
-    #[arg(short, long)]
-    follow: bool,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    target: TargetArguments,
-}
 
 pub(super) const EVENTS: Subcommand = Subcommand {
     name: "events",
     about: "Tell what has happened: signals and their senders, starts, ends and their causes, what hangs",
-    arguments: EventsArguments::augment_args,
-    run: |matches, _| {
-        let arguments: EventsArguments = read(matches)?;
-        client::events(&arguments.target.target(), arguments.follow, arguments.json)
+    usage: "[OPTIONS]",
+    options: options! {
+        "  -f, --follow           Go on, with whatever happens from now on"
+        "      --json             One JSON object a line"
+    },
+    read: |words| {
+        let (mut target, mut follow, mut json) = (Target::default(), false, false);
+        while let Some(word) = words.next()? {
+            match word {
+                Short('f') | Long("follow") => follow = true,
+                Long("json") => json = true,
+                Long("control") => target.control = Some(words.path()?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        run(move || client::events(&target, follow, json))
     },
 };
 

@@ -1,8 +1,9 @@
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::{Args, Command, ValueEnum};
-
-use super::{logging, values};
+use super::{
+    logging, values,
+    words::{Long, Short, Stop, Value, Words},
+};
 use crate::{
     base::Signal,
     client::FAILURE,
@@ -11,87 +12,75 @@ use crate::{
     sys::start::Original,
 };
 
+pub(super) const ABOUT: &str = "PID 1 for containers: the last process out\n";
+
+pub(super) const USAGE: &str = "lastout [OPTIONS] [--] [COMMAND [ARG]...]\n       lastout SUBCOMMAND ...";
+
+pub(super) const OPTIONS: &str = "\
+  -s                    Be a subreaper. As lastout always is where it is not PID 1; for tini's command lines
+  -p SIGNAL             Have SIGNAL sent to lastout when its parent ends
+  -v                    Say more on standard error; -vv, -vvv: still more. LASTOUT_LOG=info|debug|trace does the same
+  -w                    Warn each time that an orphan is reaped
+  -g                    Forward signals to main's process group. As lastout always does; for tini's command lines
+  -e CODE               Turn main's exit code CODE into 0; may be repeated
+      --config FILE     Supervise the services of FILE (TOML); `lastout check FILE` says what is wrong with it
+      --control DIR     Control directory [default: $LASTOUT_CONTROL, /run/lastout, $XDG_RUNTIME_DIR/lastout or
+                        /tmp/lastout-UID]
+      --max-jobs N      Run at most N jobs at once; the rest is queued in order
+      --grace TIME      Time between SIGTERM and SIGKILL, for everything but main [default: 7s]
+      --stop-timeout TIME
+                        SIGKILL main when it has not ended so long after a stop signal [default: never]
+      --stuck-timeout TIME
+                        Not PID 1: leave with code 125 when SIGKILL has not ended something for so long [default: 60s]
+      --abort-fuse      Abort the FUSE connection of a volume on which something still hangs when its time is over
+      --sync WHICH      Volumes to sync before leaving: auto (network and FUSE ones), all or none [default: auto]
+  -h, --help            Print help
+  -V, --version         Print version
+
+COMMAND is main, the container's life; without it lastout holds, until SIGTERM, SIGINT or `lastout shutdown`.
+";
+
 /// The init's command line.
-#[derive(Args, Debug)]
+#[derive(Debug)]
 pub(super) struct Arguments {
-    /// Be a subreaper. As lastout always is where it is not PID 1; for tini's command lines
-    #[arg(short = 's')]
-    subreaper: bool,
-
-    /// Have SIGNAL sent to lastout when its parent ends
-    #[arg(short = 'p', value_name = "SIGNAL")]
-    parent_death: Option<Signal>,
-
-    /// Say more on standard error; twice, thrice: still more. LASTOUT_LOG=info|debug|trace does the same
-    #[arg(short = 'v', action = clap::ArgAction::Count)]
-    verbose: u8,
-
-    /// Warn each time that an orphan is reaped
-    #[arg(short = 'w')]
-    warn_reaps: bool,
-
-    /// Forward signals to main's process group. As lastout always does; for tini's command lines
-    #[arg(short = 'g')]
-    group: bool,
-
-    /// Turn main's exit code CODE into 0; may be repeated
-    #[arg(short = 'e', value_name = "CODE", value_parser = values::exit_code)]
-    remap: Vec<u8>,
-
-    /// Supervise the services of FILE (TOML); `lastout check FILE` says what is wrong with it
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// Control directory [default: $LASTOUT_CONTROL, /run/lastout, $XDG_RUNTIME_DIR/lastout or /tmp/lastout-UID]
-    #[arg(long, value_name = "DIR")]
-    control: Option<PathBuf>,
-
-    /// Run at most N jobs at once; the rest is queued in order
-    #[arg(long, value_name = "N", value_parser = values::count)]
-    max_jobs: Option<usize>,
-
-    /// Time between SIGTERM and SIGKILL, for everything but main [default: 7s]
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    grace: Option<Duration>,
-
-    /// SIGKILL main when it has not ended so long after a stop signal [default: never]
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    stop_timeout: Option<Duration>,
-
-    /// Not PID 1: leave with code 125 when SIGKILL has not ended something for so long
-    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "60s")]
-    stuck_timeout: Duration,
-
-    /// Abort the FUSE connection of a volume on which something still hangs when its time is over
-    #[arg(long)]
-    abort_fuse: bool,
-
-    /// Volumes to sync before leaving: network and FUSE ones, all, or none
-    #[arg(long, value_name = "WHICH", value_enum, default_value = "auto")]
-    sync: SyncArgument,
-
-    /// Main, the container's life; without it lastout holds, until SIGTERM, SIGINT or `lastout shutdown`
-    #[arg(trailing_var_arg = true, allow_hyphen_values = false, value_name = "COMMAND")]
+    verbose: usize,
     command: Vec<OsString>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SyncArgument {
-    Auto,
-    All,
-    None,
-}
-
-/// Its definition for clap.
-pub(super) fn command() -> Command {
-    let command = Command::new("lastout")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("PID 1 for containers: the last process out")
-        .override_usage("lastout [OPTIONS] [--] [COMMAND [ARG]...]\n       lastout SUBCOMMAND ...");
-    Arguments::augment_args(command)
+    config: Option<PathBuf>,
+    /// Without its command.
+    plan: Plan,
 }
 
 impl Arguments {
+    /// Reads a command line.
+    pub(super) fn read(words: &mut Words) -> Result<Arguments, Stop> {
+        let (mut verbose, mut command, mut config) = (0, Vec::new(), None);
+        let mut plan = Plan { stuck_timeout: Duration::from_secs(60), ..Plan::default() };
+        while let Some(word) = words.next()? {
+            match word {
+                Short('V') | Long("version") => return Err(Stop::Version),
+                Short('s' | 'g') => {}
+                Short('p') => plan.parent_death = Some(words.read(Signal::from_str)?),
+                Short('v') => verbose += 1,
+                Short('w') => plan.warn_reaps = true,
+                Short('e') => plan.remap.push(words.read(values::exit_code)?),
+                Long("config") => config = Some(words.path()?),
+                Long("control") => plan.control = Some(words.path()?),
+                Long("max-jobs") => plan.max_jobs = Some(words.read(values::count)?),
+                Long("grace") => plan.grace = Some(words.read(values::duration)?),
+                Long("stop-timeout") => plan.stop_timeout = Some(words.read(values::duration)?),
+                Long("stuck-timeout") => plan.stuck_timeout = words.read(values::duration)?,
+                Long("abort-fuse") => plan.abort_fuse = true,
+                Long("sync") => plan.sync = words.read(which_volumes)?,
+                Value(program) => {
+                    command.push(program);
+                    command.extend(words.rest()?);
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(Arguments { verbose, command, config, plan })
+    }
+
     /// Is the init.
     pub(super) fn run(self, original: Original) -> u8 {
         logging::start(self.verbose);
@@ -114,36 +103,33 @@ impl Arguments {
         let config = config.transpose()?;
         let file = config.as_ref().map(|(_, services)| services.clone()).unwrap_or_default();
         Ok(Plan {
-            command: self.command.into_iter().map(init::c_string).collect::<Result<_, _>>()?,
-            control: self.control,
-            inherited_control: variable(),
-            max_jobs: self.max_jobs.or(file.max_jobs),
-            grace: self.grace.or(file.grace),
-            stop_timeout: self.stop_timeout.or(file.stop_timeout),
-            stuck_timeout: self.stuck_timeout,
-            abort_fuse: self.abort_fuse,
-            sync: match self.sync {
-                SyncArgument::Auto => Sync::Auto,
-                SyncArgument::All => Sync::All,
-                SyncArgument::None => Sync::None,
-            },
-            remap: self.remap,
-            warn_reaps: self.warn_reaps,
-            parent_death: self.parent_death,
+            max_jobs: self.plan.max_jobs.or(file.max_jobs),
+            grace: self.plan.grace.or(file.grace),
+            stop_timeout: self.plan.stop_timeout.or(file.stop_timeout),
             config,
+            command: self.command.into_iter().map(init::c_string).collect::<Result<_, _>>()?,
+            inherited_control: variable(),
+            ..self.plan
         })
+    }
+}
+
+fn which_volumes(text: &str) -> Result<Sync, &'static str> {
+    match text {
+        "auto" => Ok(Sync::Auto),
+        "all" => Ok(Sync::All),
+        "none" => Ok(Sync::None),
+        _ => Err("use auto, all or none"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::FromArgMatches;
-
     use super::*;
 
-    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
-        let words = std::iter::once(&"lastout").chain(words);
-        command().try_get_matches_from(words).and_then(|matches| Arguments::from_arg_matches(&matches))
+    fn parse(words: &[&str]) -> Result<Arguments, Stop> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        Arguments::read(&mut Words::new(&words))
     }
 
     #[test]
@@ -160,8 +146,8 @@ mod tests {
     fn tinis_options_are_understood() {
         let arguments =
             parse(&["-s", "-p", "SIGKILL", "-vv", "-w", "-g", "-e", "143", "-e", "1", "--", "true"]).unwrap();
-        assert_eq!((arguments.verbose, arguments.remap, arguments.warn_reaps), (2, vec![143, 1], true));
-        assert_eq!(arguments.parent_death, Some(Signal::KILL));
+        assert_eq!((arguments.verbose, arguments.plan.remap, arguments.plan.warn_reaps), (2, vec![143, 1], true));
+        assert_eq!(arguments.plan.parent_death, Some(Signal::KILL));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{base::plain, sys::stderr::Stderr};
 pub(super) const VARIABLE: &str = "LASTOUT_LOG";
 
 /// Sets up log lines on standard error that never wait. `verbosity`: how often `-v` was given.
-pub(super) fn start(verbosity: u8) {
+pub(super) fn start(verbosity: usize) {
     let level = match verbosity {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,

@@ -9,11 +9,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| how.into())
 }
 
-/// The same, 0 meaning none, as with `timeout(1)`.
-pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    duration(text).map(|time| if time.is_zero() { Duration::MAX } else { time })
-}
-
 /// The same, not so short that it would be all that happens.
 pub(super) fn heartbeat(text: &str) -> Result<Duration, String> {
     let least = Duration::from_millis(100);

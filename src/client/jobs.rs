@@ -7,11 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use comfy_table::{Table, presets};
 
 use super::{Outcome, Target, session::Connection};
 use crate::{
-    base::{Exit, JobId, JobRef, Signal},
+    base::{Exit, JobId, JobRef, Signal, plain},
     proto::{Cause, JobInfo, JobState, Line, Record, Reply, files},
     sys::{dir::Dir, process},
 };
@@ -48,12 +47,11 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
         }
         say("")?;
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["JOB", "NAME", "STATE", "PID", "FOR", "EXIT", "COMMAND"]);
+    let mut rows = vec![["JOB", "NAME", "STATE", "PID", "FOR", "EXIT", "COMMAND"].map(String::from)];
     for job in jobs {
         let time = Duration::from_secs(job.for_ms / 1000);
         let exit = ending(job.exit, job.cause.as_ref());
-        table.add_row([
+        rows.push([
             job.job.to_string(),
             job.name.map(|name| name.to_string()).unwrap_or_default(),
             job.state.word().into(),
@@ -61,16 +59,10 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
             humantime::format_duration(time).to_string(),
             exit,
             // One line a job, and nothing that a terminal would obey.
-            job.command
-                .chars()
-                .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() })
-                .collect(),
+            plain(&job.command),
         ]);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    say(&table.trim_fmt())?;
+    say(&table(&rows))?;
     Ok(0)
 }
 
@@ -82,6 +74,17 @@ pub(super) fn ending(exit: Option<Exit>, cause: Option<&Cause>) -> String {
         (None, Some(cause)) => cause.word().into(),
         (None, None) => String::new(),
     }
+}
+
+/// Columns, two spaces apart. But for the last, what is in them is ASCII.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+        cells.collect::<String>().trim_end().to_string()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Waits until a job has ended. Answers with its exit code.

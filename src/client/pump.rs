@@ -12,7 +12,7 @@ use crate::sys::{
     splice::{Moved, move_some},
 };
 
-/// A move of so many bytes says that a larger pipe would help.
+/// A move of so many bytes says that larger pipes would help.
 const MUCH: usize = 32 * 1024;
 
 /// One stream: between a FIFO of a request's and one of our own standard descriptors.
@@ -145,7 +145,9 @@ impl Pump {
 
     fn enlarge(&mut self, moved: usize) {
         if moved >= MUCH && !std::mem::replace(&mut self.enlarged, true) {
+            // Whoever reads our output by a pipe is woken as often as its room is filled. What is no pipe stays as it is.
             fd::enlarge_pipe(&self.fifo);
+            fd::enlarge_pipe(&self.own);
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use comfy_table::{Table, presets};
 
 use super::{Outcome, Target, jobs, session::Connection};
 use crate::{
@@ -22,9 +21,8 @@ pub(super) fn list(connection: &Connection) -> anyhow::Result<Vec<ServiceInfo>> 
 /// For `ps`.
 pub(super) fn table(services: &[ServiceInfo]) -> String {
     let seconds = |ms: u64| humantime::format_duration(Duration::from_secs(ms / 1000)).to_string();
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["SERVICE", "STATE", "FOR", "RESTARTS", "LAST EXIT", "NEXT TRY", "JOB", "STATUS"]);
+    let head = ["SERVICE", "STATE", "FOR", "RESTARTS", "LAST EXIT", "NEXT TRY", "JOB", "STATUS"];
+    let mut rows = vec![head.map(String::from)];
     for service in services {
         let health = match service.healthy {
             Some(false) => Some("unhealthy".into()),
@@ -35,7 +33,7 @@ pub(super) fn table(services: &[ServiceInfo]) -> String {
         let cause = service.cause.as_ref().map(ToString::to_string);
         let over = matches!(service.state, ServiceState::Backoff | ServiceState::Failed);
         let status = waits.chain(health).chain(service.status.clone()).chain(cause.filter(|_| over));
-        table.add_row([
+        rows.push([
             service.service.to_string(),
             service.state.word().into(),
             seconds(service.for_ms),
@@ -46,10 +44,7 @@ pub(super) fn table(services: &[ServiceInfo]) -> String {
             plain(&status.collect::<Vec<_>>().join("; ")).to_string(),
         ]);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+    jobs::table(&rows)
 }
 
 /// Starts a service, and what it needs. Waits until it is ready, or cannot be.

@@ -156,7 +156,8 @@ pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pi
             let _ = signals::kill_namespace(init);
         }
         let mut seen = everybody(init);
-        inspect::note_lingering(seen.as_deref_mut().unwrap_or_default());
+        // Nobody waits for what the init itself holds.
+        inspect::note_lingering(seen.iter_mut().flatten().filter(|process| process.id.pid != init));
         seen
     })
 }

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use procfs::process::{Process as Entry, Stat};
-
-use super::{below, small};
-use crate::base::Pid;
+use super::{below, small, stat::Stat};
+use crate::{base::Pid, sys::process};
 
 /// Bytes that processes read and wrote, as `/proc/PID/io` counts them: by system calls, and to and from storage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,12 +39,12 @@ pub struct Load {
 
 /// The load of everything below `root`.
 pub fn load_below(root: Pid) -> Option<Load> {
-    let ticks = procfs::ticks_per_second().max(1);
+    let (ticks, page) = (process::ticks_per_second(), process::page_size());
     let mut load = Load::default();
     for process in below(root)?.iter().filter(|process| !process.is_dead()) {
-        let Ok(stat) = Entry::new(process.id.pid.get()).and_then(|entry| entry.stat()) else { continue };
-        load.cpu += Duration::from_millis(cpu_ticks(&stat) * 1000 / ticks);
-        load.rss_bytes += stat.rss * procfs::page_size();
+        let Ok(stat) = Stat::of(process.id.pid) else { continue };
+        load.cpu += Duration::from_millis(stat.cpu_ticks * 1000 / ticks);
+        load.rss_bytes += stat.rss * page;
         load.processes += 1;
     }
     Some(load)
@@ -57,9 +55,4 @@ pub fn dirty() -> Option<String> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let of = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_string());
     Some(format!("on this machine {} are dirty, {} are being written", of("Dirty:")?, of("Writeback:")?))
-}
-
-fn cpu_ticks(stat: &Stat) -> u64 {
-    let waited_for = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0);
-    stat.utime + stat.stime + waited_for
 }

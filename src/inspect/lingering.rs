@@ -10,9 +10,9 @@ const MOST: u32 = 4096;
 
 /// Notes of each process whether it has a ring or descriptors in flight, or whether that cannot be seen. Not seen is a
 /// ring without a descriptor (`IORING_SETUP_REGISTERED_FD_ONLY`).
-pub fn note_lingering(seen: &mut [Process]) {
+pub fn note_lingering<'a>(seen: impl IntoIterator<Item = &'a mut Process>) {
     let mut left = MOST;
-    for process in seen.iter_mut().filter(|process| !process.is_dead()) {
+    for process in seen.into_iter().filter(|process| !process.is_dead()) {
         let pid = process.id.pid;
         // A dead leader shows nothing; its threads have everything.
         let tasks = match process.state {

@@ -15,6 +15,7 @@ mod lossy;
 mod marks;
 mod mounts;
 mod processes;
+mod stat;
 mod unseen;
 mod waits;
 
@@ -40,19 +41,13 @@ fn whole(path: &str) -> std::io::Result<Vec<u8>> {
 
 /// A small file of the kernel's in one read, which is all that one gives: every job costs some of them.
 fn small(path: impl AsRef<std::path::Path>) -> std::io::Result<String> {
-    let mut bytes = [0; 1024];
-    let count = std::io::Read::read(&mut crate::sys::fd::open(path.as_ref())?, &mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+    Ok(String::from_utf8_lossy(bytes(path, &mut [0; 4096])?).into_owned())
 }
 
-/// What the system said, if it was the system.
-fn io_error(error: procfs::ProcError) -> std::io::Error {
-    match error {
-        procfs::ProcError::Io(error, _) => error,
-        procfs::ProcError::NotFound(_) => std::io::Error::from_raw_os_error(crate::base::Errno::ENOENT.0),
-        procfs::ProcError::PermissionDenied(_) => std::io::ErrorKind::PermissionDenied.into(),
-        other => std::io::Error::other(other.to_string()),
-    }
+/// The same, as it is.
+fn bytes(path: impl AsRef<std::path::Path>, buffer: &mut [u8; 4096]) -> std::io::Result<&[u8]> {
+    let count = std::io::Read::read(&mut std::fs::File::open(path)?, buffer)?;
+    Ok(&buffer[..count])
 }
 
 /// What the placeholder `name` of a configuration file stands for.

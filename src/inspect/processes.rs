@@ -5,9 +5,7 @@ use std::{
     time::Duration,
 };
 
-use procfs::process::{Process as Entry, Stat, all_processes};
-
-use super::io_error;
+use super::stat::Stat;
 use crate::{
     base::{Pid, ProcId, Process},
     sys::{is_shortage, process},
@@ -36,8 +34,9 @@ fn patiently<T>(look: impl Fn() -> io::Result<T>) -> io::Result<T> {
 
 fn every_process() -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
-    for entry in all_processes().map_err(io_error)? {
-        match entry.and_then(|entry| entry.stat()).map_err(io_error) {
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| Pid::new(name.parse().ok()?)) else { continue };
+        match Stat::of(pid) {
             Ok(stat) => found.extend(seen(&stat)),
             Err(error) if is_shortage(&error) => return Err(error),
             // It has ended meanwhile, or is not ours to see.
@@ -50,7 +49,7 @@ fn every_process() -> io::Result<Vec<Process>> {
 
 /// One process, as it is now.
 pub fn one(pid: Pid) -> Option<Process> {
-    seen(&Entry::new(pid.get()).ok()?.stat().ok()?)
+    seen(&Stat::of(pid).ok()?)
 }
 
 /// Bytes of a command line that are of interest.
@@ -133,7 +132,7 @@ fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
             children => children.unwrap_or_default(),
         };
         for child in children {
-            let stat = match Entry::new(child.get()).and_then(|entry| entry.stat()).map_err(io_error) {
+            let stat = match Stat::of(child) {
                 Err(error) if is_shortage(&error) => return Err(error),
                 stat => stat,
             };
@@ -187,8 +186,8 @@ fn select_below(root: Pid, all: Vec<Process>) -> Vec<Process> {
 pub fn strays(init: Pid, mark: &str, session: Option<Pid>, all: bool, spare: &[Pid]) -> Option<Vec<Process>> {
     let everything = everything()?;
     let is_stray = |process: &Process| {
-        let Ok(entry) = Entry::new(process.id.pid.get()) else { return false };
-        let in_session = || session.is_some() && entry.stat().is_ok_and(|stat| Pid::new(stat.session) == session);
+        let its_session = || Stat::of(process.id.pid).ok().and_then(|stat| Pid::new(stat.session));
+        let in_session = || session.is_some() && its_session() == session;
         let is_marked = || {
             std::fs::read(format!("/proc/{}/environ", process.id.pid))
                 .is_ok_and(|environ| environ.split(|b| *b == 0).any(|variable| variable == mark.as_bytes()))

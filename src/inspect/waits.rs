@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use procfs::{FromRead, process::Stat};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Looker, Mount, Volume,
     holders::{mapped, mount_id, threads, volume_of_mapping},
     mounts::mount_of_path,
+    stat::Stat,
     unseen::why,
 };
 use crate::{
@@ -227,7 +227,7 @@ pub fn explain_stepwise(pid: Pid, looker: &mut Looker, clocks: &mut Clocks, tell
 
 /// What can be told without ever blocking: state, kernel function and time of the thread that tells most.
 pub fn glance(pid: Pid, clocks: &mut Clocks) -> Option<Wait> {
-    let leader = stat(&format!("/proc/{pid}"))?;
+    let leader = Stat::of(pid).ok()?;
     if leader.flags & PF_KTHREAD != 0 {
         return None;
     }
@@ -235,7 +235,7 @@ pub fn glance(pid: Pid, clocks: &mut Clocks) -> Option<Wait> {
     let threads = if only { vec![pid] } else { threads(pid) };
     let looks = threads.into_iter().filter_map(|thread| {
         let base = format!("/proc/{pid}/task/{thread}");
-        let stat = if only { leader.clone() } else { stat(&base)? };
+        let stat = if only { leader.clone() } else { Stat::at(&base).ok()? };
         let kernel = kernel_function(&base);
         let wait = Wait {
             pid,
@@ -259,7 +259,7 @@ pub fn glance(pid: Pid, clocks: &mut Clocks) -> Option<Wait> {
     wait.for_ms = match wait.state {
         'R' => Some(0),
         'Z' | 'X' => None,
-        _ => last_ran(&base).and_then(|last| clocks.since(cpu.unwrap_or(0), last)),
+        _ => last_ran(&base).and_then(|last| clocks.since(cpu, last)),
     };
     Some(wait)
 }
@@ -275,10 +275,6 @@ fn rank(wait: &Wait) -> u8 {
         'Z' | 'X' => 0,
         _ => 1,
     }
-}
-
-fn stat(base: &str) -> Option<Stat> {
-    Stat::from_read(fs::File::open(format!("{base}/stat")).ok()?).ok()
 }
 
 /// `None` also where it may not be seen: the kernel then answers 0, as for a thread that runs.

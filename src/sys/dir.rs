@@ -14,7 +14,7 @@ use std::{
 
 use nix::{
     fcntl::{AT_FDCWD, AtFlags, OFlag, openat},
-    sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, mkdirat},
+    sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat},
     unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat},
 };
 
@@ -90,11 +90,6 @@ impl Dir {
         // nix has no mkfifoat for a name of ours without a copy; it makes that copy itself.
         nix::unistd::mkfifoat(&self.0, name, FILE)?;
         Ok(())
-    }
-
-    /// Gives a file in it permission bits, whatever the umask made of them.
-    pub fn set_mode(&self, name: &str, mode: u32) -> io::Result<()> {
-        Ok(fchmodat(&self.0, name, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)?)
     }
 
     /// Opens a FIFO that must be one, and owned by one of `owners` if that is given. Never blocks: without

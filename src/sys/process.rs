@@ -37,6 +37,18 @@ pub fn cpus() -> usize {
     set.map_or(1, |set| (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count()).max(1)
 }
 
+/// Clock ticks in a second, as `/proc` counts them.
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: no memory is involved.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(0).max(1)
+}
+
+/// Bytes in a page.
+pub fn page_size() -> u64 {
+    // SAFETY: no memory is involved.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// Our effective user id.
 pub fn uid() -> u32 {
     nix::unistd::geteuid().as_raw()

@@ -58,13 +58,16 @@ pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     Pid::new(child.as_raw()).ok_or_else(io::Error::last_os_error)
 }
 
+/// `KEY=VALUE` entries: our own, and others.
+pub type Environment = Vec<Cow<'static, CStr>>;
+
 /// A command as `execve(2)` wants it.
 #[derive(Debug)]
 pub struct Command<'a> {
     /// Program and arguments; the program is looked for in `PATH` if it has no slash.
     pub words: Vec<CString>,
     /// The whole environment; ours, if it is not given.
-    pub env: Option<Vec<Cow<'static, CStr>>>,
+    pub env: Option<Environment>,
     /// Where to change to first.
     pub cwd: Option<&'a Path>,
     /// Replacements for standard input, output and error.
@@ -224,7 +227,7 @@ impl Command<'_> {
         }
         let inherited = std::env::var_os("PATH");
         let path = match &self.env {
-            Some(env) => env.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=")),
+            Some(env) => env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")),
             None => inherited.as_deref().map(OsStr::as_bytes),
         };
         let directories = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
@@ -237,9 +240,14 @@ impl Command<'_> {
     }
 }
 
+unsafe extern "C" {
+    /// `environ(7)`. The crate libc does not have it for every C library.
+    static environ: *const *const libc::c_char;
+}
+
 /// Our own environment, as we were given it.
 pub fn environment() -> impl Iterator<Item = &'static CStr> {
-    // SAFETY: only a child that is about to execute changes it.
+    // SAFETY: nobody here changes it.
     let all = unsafe { environ };
     // SAFETY: the array ends with a null pointer, and nothing after that is looked at.
     let entries = (0..).map(move |at| unsafe { *all.wrapping_add(at) }).take_while(|entry| !entry.is_null());
