@@ -7,8 +7,9 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
-/// Enough for one turn of the loop. Pages that nobody has touched cost nothing.
-const SIZE: usize = 256 * 1024;
+/// Enough for one turn of the loop; a quarter of it was not always enough for a keeper with musl, whose allocator has little
+/// that is free at hand. Pages that nobody has touched cost nothing.
+const SIZE: usize = 1024 * 1024;
 
 struct Reserve(UnsafeCell<[u8; SIZE]>);
 // SAFETY: `take` hands out every byte once, until it is given back.
