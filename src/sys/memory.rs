@@ -5,23 +5,34 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::UnsafeCell,
+    ptr::{NonNull, null_mut},
     sync::atomic::{
         AtomicBool, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
 
-use super::heap::Heap;
+use linked_list_allocator::Heap;
 
 /// Enough for an init with its hundred remembered jobs, for a keeper and for most clients.
 const SMALL: usize = 128 * 1024;
 /// What is larger goes back to the system when it is freed.
 const LARGEST: usize = 32 * 1024;
 
-static HEAP: Small = Small { heap: Heap::new(), busy: AtomicBool::new(false) };
+/// What is small or short-lived lies close together here: a forked keeper copies and a client touches few pages, and no
+/// system call gets or returns memory.
+static HEAP: Small = Small {
+    memory: Memory(UnsafeCell::new([0; SMALL])),
+    heap: UnsafeCell::new(Heap::empty()),
+    busy: AtomicBool::new(false),
+};
+
+#[repr(align(16))]
+struct Memory(UnsafeCell<[u8; SMALL]>);
 
 struct Small {
-    heap: Heap<SMALL>,
+    memory: Memory,
+    heap: UnsafeCell<Heap>,
     busy: AtomicBool,
 }
 // SAFETY: `with` lets one thread at a time in.
@@ -29,26 +40,37 @@ unsafe impl Sync for Small {}
 
 impl Small {
     /// Almost always there is one thread, so it never waits.
-    fn with<T>(&self, body: impl FnOnce(&Heap<SMALL>) -> T) -> T {
+    fn with<T>(&self, body: impl FnOnce(&mut Heap) -> T) -> T {
         while self.busy.swap(true, Acquire) {
             std::hint::spin_loop();
         }
-        let answer = body(&self.heap);
+        // SAFETY: nobody else is in, and nobody takes it out.
+        let heap = unsafe { &mut *self.heap.get() };
+        if heap.size() == 0 {
+            // SAFETY: the memory is nobody else's, for ever.
+            unsafe { heap.init(self.memory.0.get().cast(), SMALL) };
+        }
+        let answer = body(heap);
         self.busy.store(false, Release);
         answer
     }
 
+    fn has(&self, pointer: *mut u8) -> bool {
+        pointer.addr().wrapping_sub(self.memory.0.get().addr()) < SMALL
+    }
+
+    /// Memory, or null if it has none that would do.
     fn take(&self, layout: Layout) -> *mut u8 {
         if layout.size() > LARGEST {
-            return std::ptr::null_mut();
+            return null_mut();
         }
-        // SAFETY: one thread is in; a layout has a size that is not 0, and this one is small.
-        self.with(|heap| unsafe { heap.take(layout) })
+        self.with(|heap| heap.allocate_first_fit(layout).map_or(null_mut(), NonNull::as_ptr))
     }
 }
 
-/// Enough for one turn of the loop. Pages that nobody has touched cost nothing.
-const SIZE: usize = 256 * 1024;
+/// Enough for one turn of the loop; a quarter of it was not always enough for a keeper with musl, whose allocator has little
+/// that is free at hand. Pages that nobody has touched cost nothing.
+const SIZE: usize = 1024 * 1024;
 
 struct Reserve(UnsafeCell<[u8; SIZE]>);
 // SAFETY: `take` hands out every byte once, until it is given back.
@@ -118,9 +140,11 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        if HEAP.heap.has(old) {
-            // SAFETY: one thread is in, and the caller gives up what was taken with this layout.
-            return HEAP.with(|heap| unsafe { heap.give_back(old, layout.size()) });
+        if HEAP.has(old)
+            && let Some(old) = NonNull::new(old)
+        {
+            // SAFETY: the caller gives up what was taken with this layout.
+            return HEAP.with(|heap| unsafe { heap.deallocate(old, layout) });
         }
         match offset(old) {
             // Only the last one can be used again: enough for what a turn needs for a moment.
@@ -131,19 +155,14 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if HEAP.heap.has(old) {
-            // SAFETY: one thread is in, and it was taken with this layout.
-            if HEAP.with(|heap| unsafe { heap.resize(old, layout.size(), size) }) {
-                return old;
-            }
-        } else if let Some(start) = offset(old) {
+        if let Some(start) = offset(old) {
             // What grows is mostly the last one.
             let end = Some(start + size).filter(|end| *end <= SIZE);
             let resize = |end| USED.compare_exchange(start + layout.size(), end, Relaxed, Relaxed).is_ok();
             if end.is_some_and(resize) {
                 return old;
             }
-        } else {
+        } else if !HEAP.has(old) {
             // SAFETY: it is from `System`, with this layout; the caller promises that `size` is not too large.
             let new = unsafe { System.realloc(old, layout, size) };
             if !new.is_null() {

@@ -7,7 +7,6 @@ pub mod clock;
 pub mod dir;
 pub mod disposable;
 pub mod fd;
-mod heap;
 mod interpreter;
 pub mod late;
 pub mod link;
