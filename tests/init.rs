@@ -198,7 +198,7 @@ fn signals_go_to_mains_whole_group() {
     let scratch = scratch();
     let mut command = lastout(&["--control", scratch.path().join("c").to_str().unwrap(), "--", "perl", "-e"]);
     // The outer one ignores the signal and the inner one gets it.
-    command.arg("my $p = fork; if (!$p) { $SIG{USR1} = sub { print \"inner\\n\"; exit }; $| = 1; print \"ready\\n\"; sleep 1000 while 1 } $SIG{USR1} = 'IGNORE'; waitpid $p, 0; exit 4");
+    command.arg("$SIG{USR1} = 'IGNORE'; my $p = fork; if (!$p) { $SIG{USR1} = sub { print \"inner\\n\"; exit }; $| = 1; print \"ready\\n\"; sleep 1000 while 1 } waitpid $p, 0; exit 4");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let got = lines(child.stdout.take().unwrap());
     assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "ready");
