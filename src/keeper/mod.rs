@@ -12,9 +12,8 @@ pub use late::let_go;
 pub use stuck::explain;
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
-    ffi::{CStr, CString},
+    ffi::CString,
     fs::File,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -68,7 +67,7 @@ pub struct Start<'a> {
     /// The control directory.
     pub control: &'a Dir,
     /// The whole environment, from the job's own entries.
-    pub environment: &'a dyn Fn(&[Vec<u8>]) -> Vec<Cow<'static, CStr>>,
+    pub environment: &'a dyn Fn(&[Vec<u8>]) -> spawn::Environment,
     /// The init's original working directory.
     pub cwd: &'a Path,
     /// The grace that everything has.

@@ -84,6 +84,8 @@ pub struct Space {
 /// Asks a filesystem how much room it has. Blocks, for ever if its server hangs.
 pub fn space(path: &std::path::Path) -> io::Result<Space> {
     let stat = nix::sys::statfs::statfs(path)?;
+    // With glibc it has a sign.
+    #[allow(clippy::useless_conversion)]
     let size = u64::try_from(stat.block_size()).unwrap_or(0);
     Ok(Space {
         bytes: stat.blocks() * size,

@@ -43,13 +43,16 @@ pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     }
 }
 
+/// Entries of an environment: our own as they are, and others.
+pub type Environment = Vec<Cow<'static, CStr>>;
+
 /// A command as `execve(2)` wants it.
 #[derive(Debug)]
 pub struct Command<'a> {
     /// Program and arguments; the program is looked for in `PATH` if it has no slash.
     pub words: Vec<CString>,
     /// The whole environment; ours, if it is not given.
-    pub env: Option<Vec<Cow<'static, CStr>>>,
+    pub env: Option<Environment>,
     /// Where to change to first.
     pub cwd: Option<&'a Path>,
     /// Replacements for standard input, output and error.

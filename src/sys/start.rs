@@ -56,12 +56,13 @@ fn block_all(before: &mut SigSet) {
 /// All that the kernel has. `sigfillset` leaves out what the C library keeps for its threads, which we have not;
 /// with musl that includes 34, everybody else's SIGRTMIN.
 pub(super) fn every_signal() -> SigSet {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: it is valid for writing.
+    unsafe { set.as_mut_ptr().write_bytes(0xff, 1) };
+    // SAFETY: every byte of it is written.
+    let set = unsafe { set.assume_init() };
     // SAFETY: a signal set is an array of bits, of which every one may be set.
-    unsafe {
-        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        set.as_mut_ptr().write_bytes(0xff, 1);
-        SigSet::from_sigset_t_unchecked(set.assume_init())
-    }
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
 
 /// The command line.
@@ -73,7 +74,7 @@ pub unsafe fn arguments(argc: i32, argv: *const *const std::ffi::c_char) -> Vec<
     (0..usize::try_from(argc).unwrap_or(0))
         .map(|index| {
             // SAFETY: the caller's promise.
-            let word = unsafe { *argv.add(index) };
+            let word = unsafe { *argv.wrapping_add(index) };
             // SAFETY: likewise.
             OsStr::from_bytes(unsafe { CStr::from_ptr(word) }.to_bytes()).to_owned()
         })

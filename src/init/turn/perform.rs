@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::BTreeSet,
-    ffi::{CStr, CString},
+    ffi::CString,
     fs::File,
     io::ErrorKind,
     os::{fd::AsRawFd, unix::ffi::OsStrExt},
@@ -496,7 +496,7 @@ impl Turn<'_> {
 }
 
 /// The init's own environment in its order, where the control directory is, and what a job adds: the last word counts.
-fn environment(control: &Control, own: &[Vec<u8>]) -> Vec<Cow<'static, CStr>> {
+fn environment(control: &Control, own: &[Vec<u8>]) -> spawn::Environment {
     let place = [place::VARIABLE.as_bytes(), b"=", control.path.as_os_str().as_bytes()].concat();
     let added: Vec<&[u8]> = std::iter::once(&place).chain(own).map(Vec::as_slice).collect();
     let name = |entry| -> &[u8] { <[u8]>::split(entry, |b| *b == b'=').next().unwrap_or_default() };
