@@ -18,7 +18,7 @@ use crate::{
     config,
     core::service::ServicesConfig,
     inspect,
-    sys::{process, start::Original},
+    sys::{memory, process, start::Original},
 };
 
 /// Which volumes are synced before the init leaves.
@@ -68,6 +68,7 @@ pub struct Plan {
 pub fn run(plan: Plan, mut original: Original) -> u8 {
     // The standard library's words would wait for room on standard error.
     std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    memory::make_ready();
     original.reap_children();
     if let Err(reason) = settle_with_parent(&plan) {
         log::error!("{reason}");

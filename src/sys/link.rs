@@ -59,7 +59,9 @@ impl Link {
             return match nix::Error::result(size) {
                 Ok(0) => Received::Gone,
                 // SAFETY: the kernel has filled that much of it.
-                Ok(size) => Received::Message(unsafe { buffer[..size as usize].assume_init_ref() }.to_vec()),
+                Ok(size) => Received::Message(
+                    unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), size as usize) }.to_vec(),
+                ),
                 Err(nix::Error::EAGAIN) => Received::Nothing,
                 Err(error) if super::is_shortage(&error.into()) => continue,
                 // The other side has gone without reading all that we sent: said once, before its last messages.

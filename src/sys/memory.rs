@@ -85,6 +85,17 @@ pub fn is_short() -> bool {
     SHORT.load(Relaxed)
 }
 
+/// For an init, at its start. The standard library keeps the list of what a thread drops at its end in the C library's
+/// memory, not in ours: has it made while there is some, with room for what is yet to come (a logger's buffer).
+pub fn make_ready() {
+    struct Dropped;
+    impl Drop for Dropped {
+        fn drop(&mut self) {}
+    }
+    thread_local!(static FIRST: Dropped = const { Dropped });
+    FIRST.with(|_| ());
+}
+
 fn base() -> *mut u8 {
     RESERVE.0.get().cast()
 }
