@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Tick;
+
 /// A process id. Positive by construction, so that it can never address "every process" (-1) or
 /// "my own group" (0), as `kill(2)` would read them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -66,6 +68,15 @@ pub struct ProcId {
     pub pid: Pid,
     /// Field 22 of `/proc/PID/stat`: clock ticks between boot and the process's start.
     pub start: u64,
+}
+
+impl ProcId {
+    /// Whether it was there at this moment of the same clock. The kernel counts in hundredths of a second (`USER_HZ`): of
+    /// whom it cannot tell, no.
+    pub fn started_before(self, moment: Tick) -> bool {
+        const CLOCK_TICK_US: u64 = 10_000;
+        self.start < moment.0 / CLOCK_TICK_US
+    }
 }
 
 #[cfg(test)]

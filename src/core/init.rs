@@ -128,8 +128,8 @@ pub struct Init {
     reloading: Vec<RequestId>,
     budget: Budget,
     engine: Engine,
-    /// Main's process group, once SIGTERM was forwarded to it; and who was in it then.
-    asked_group: Option<Pgid>,
+    /// Main's process group and when SIGTERM was forwarded to it; and who was in it then.
+    asked_group: Option<(Pgid, Tick)>,
     asked: BTreeSet<ProcId>,
     sweep: Option<Ending>,
     looking: bool,
@@ -409,7 +409,7 @@ impl Init {
             self.passed_on.insert(signal, Cause::Signalled { from: sender });
         }
         if relay == Relay::ForwardAndStop {
-            self.asked_group = group;
+            self.asked_group = group.map(|group| (group, now));
         }
         if matches!(relay, Relay::ForwardAndStop | Relay::Stop) {
             self.stop(now, &why, orders);
@@ -428,9 +428,9 @@ impl Init {
     }
 
     /// Asks main to end.
-    fn stop_main(&mut self, cause: Cause, orders: &mut Vec<Action>) {
+    fn stop_main(&mut self, now: Tick, cause: Cause, orders: &mut Vec<Action>) {
         if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
-            self.asked_group = Some(group);
+            self.asked_group = Some((group, now));
             orders.push(Action::SignalGroup(group, Signal::TERM));
             self.passed_on.insert(Signal::TERM, cause);
         }

@@ -180,7 +180,7 @@ impl Init {
                     orders.push(Action::Hold(to));
                     orders.push(Action::Answer { to, reply: Reply::Done, last: false });
                 }
-                self.stop_main(Cause::Killed { signal: Signal::TERM, by: by.clone() }, orders);
+                self.stop_main(now, Cause::Killed { signal: Signal::TERM, by: by.clone() }, orders);
                 let by = by.map_or("through the control FIFO".into(), |by| format!("by {by}"));
                 self.stop(now, &format!("asked {by}"), orders);
             }

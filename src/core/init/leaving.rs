@@ -7,7 +7,7 @@ use std::{
 
 use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
-    base::{Pid, Process, Signal, Tick},
+    base::{Pgid, Pid, Process, Signal, Tick},
     core::{Action, Ending, Level, Phase, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
     proto::{Cause, Happening, Order},
 };
@@ -71,7 +71,7 @@ impl Init {
             match self.phase {
                 Phase::Running => {
                     let why = if let Some(name) = self.critical_failed.take() {
-                        self.stop_main(Cause::Killed { signal: Signal::TERM, by: None }, orders);
+                        self.stop_main(now, Cause::Killed { signal: Signal::TERM, by: None }, orders);
                         self.stop(now, &format!("{name} has failed"), orders);
                         continue;
                     } else if matches!(self.main, Main::Ended(_)) {
@@ -260,7 +260,11 @@ impl Init {
         }
         let from_engine = |p: &&Process| p.parent.is_none() && p.id.pid != self.config.me && !p.is_dead();
         if self.engine == Engine::Looking {
-            let in_group = |p: &&Process| self.asked_group.is_some_and(|group| p.group == group.get()) && !p.is_dead();
+            // Who was born since has not heard it.
+            let in_group = |p: &&Process| {
+                let asked = |(group, at): (Pgid, Tick)| p.group == group.get() && p.id.started_before(at);
+                self.asked_group.is_some_and(asked) && !p.is_dead()
+            };
             self.asked = seen.iter().filter(in_group).map(|p| p.id).collect();
             // Not PID 1, nobody's parent is outside.
             let pid1 = self.config.role == Role::Pid1;

@@ -212,21 +212,27 @@ fn mains_orphans_do_not_wait_for_jobs_and_its_group_is_not_asked_twice() {
         let mut bench = Bench::new(config(role, true));
         let me = bench.init.config.me.get();
         let job = bench.job(1, 20);
+        bench.now = 20;
         bench.term();
         let group = |mut process: Process| {
             process.group = MAIN;
             process
         };
-        let seen = vec![group(process(MAIN, me)), group(process(40, MAIN)), process(50, MAIN), process(20, me)];
+        // Born between the signal and the look.
+        let mut late = group(process(42, MAIN));
+        late.id.start = 2;
+        let mut orphan = late.clone();
+        orphan.parent = Some(pid(me));
+        let seen = vec![group(process(MAIN, me)), group(process(40, MAIN)), process(50, MAIN), process(20, me), late];
         bench.step(Event::Looked(Some(seen)));
         bench.take();
         bench.reap(MAIN, Exit::Code(0));
         assert_eq!(bench.take(), [Action::Look { kill: false }]);
-        // 40 got the signal with main; 41 is what it saves its work with; 50 got none; 21 is the job's.
-        let seen =
-            vec![group(process(40, me)), group(process(41, 40)), process(50, me), process(20, me), process(21, 20)];
+        // 40 got the signal with main; 41 is what it saves its work with; 50 and 42 got none; 21 is the job's.
+        let mut seen = vec![group(process(40, me)), group(process(41, 40)), process(50, me), process(20, me)];
+        seen.extend([process(21, 20), orphan]);
         bench.step(Event::Looked(Some(seen)));
-        assert_eq!(bench.take(), [Action::Signal(pid(50), Signal::TERM)]);
+        assert_eq!(bench.take(), [50, 42].map(|raw| Action::Signal(pid(raw), Signal::TERM)));
         bench.end_job(job, 20);
         bench.take();
         // What the job's keeper may have left is found now, and has a second at least.
