@@ -53,6 +53,10 @@ pub struct Command<'a> {
     pub cwd: Option<&'a Path>,
     /// Replacements for standard input, output and error.
     pub stdio: [Option<&'a OwnedFd>; 3],
+    /// Its descriptor 3.
+    pub third: Option<&'a OwnedFd>,
+    /// The variable of `env` that has its own process id.
+    pub pid_variable: Option<&'a str>,
     /// What it gets back.
     pub original: &'a Original,
     /// Signals that are not to be ignored, though they are.
@@ -94,6 +98,9 @@ impl Command<'_> {
     pub fn spawn(&self) -> io::Result<Spawned> {
         let (outcome, report) = fd::pipe()?;
         let pid = fork_child(|| {
+            // Out of the way of what the command is to have there.
+            let moved = self.third.and_then(|_| fd::above(&report, 4).ok());
+            let report = moved.unwrap_or(report);
             let (step, error, interpreter) = self.become_command();
             let mut message = vec![step];
             message.extend(super::errno(&error).0.to_ne_bytes());
@@ -143,6 +150,14 @@ impl Command<'_> {
                 }
             }
         }
+        if let Some(third) = self.third {
+            // From another number, or it would be closed on exec.
+            let third = fd::above(third, 4)?;
+            // SAFETY: as above; nobody uses our 3 any more.
+            if unsafe { libc::dup2(third.as_raw_fd(), 3) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
         if self.original.chld_ignored {
             // SAFETY: SIG_IGN is no handler.
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -158,7 +173,11 @@ impl Command<'_> {
 
     fn execute(&self) -> (io::Error, Option<PathBuf>) {
         let words = pointers(&self.words);
-        let env = self.env.as_deref().map(pointers);
+        let mut env = self.env.as_deref().map(pointers);
+        let pid = self.pid_variable.and_then(|name| CString::new(format!("{name}={}", process::me())).ok());
+        if let (Some(env), Some(pid)) = (&mut env, &pid) {
+            env.insert(0, pid.as_ptr());
+        }
         if let Some(env) = &env {
             // SAFETY: the child has one thread, and the strings live until exec or `_exit`.
             unsafe { environ = env.as_ptr().cast_mut().cast() };
