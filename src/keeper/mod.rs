@@ -1,14 +1,23 @@
-//! A keeper: the small process between the init and one job. It may block; only its job would notice.
+//! A keeper: the small process between the init and one job, or one run of a service. It may block; only its job would notice.
 //!
 //! It is a fork of the init without exec and the subreaper of its tree. It serves one request from
 //! beginning to end: opens the client's FIFOs, starts the command, watches over it as [`Job`] decides,
 //! writes the record, and exits.
 
+mod check;
 mod late;
+mod mount;
 mod output;
+mod record;
+mod relay;
+mod request;
+mod service;
+mod sink;
 mod stuck;
 
 pub use late::let_go;
+pub use record::usage;
+pub use request::LARGEST_REQUEST;
 pub use stuck::explain;
 
 use std::{
@@ -22,16 +31,13 @@ use std::{
 };
 
 use crate::{
-    base::{Exit, JobId, Name, Pid, RequestId, Signal, Subject},
+    base::{ExecFailure, Exit, JobId, Name, Pid, Signal},
     core::{Job, JobAction, JobConfig, JobEvent, Source},
     inspect,
-    proto::{
-        Alive, Bytes, Cause, Io, Leftover, Notice, OomKill, Order, Record, Reply, Request, Usage, VERSION, files,
-        place, record_time,
-    },
+    proto::{Alive, Bytes, Cause, Leftover, Notice, OomKill, Order, Reply, Request, files, place},
     sys::{
         clock,
-        dir::{Access, Dir},
+        dir::Dir,
         fd,
         link::{Link, Received},
         poll::{Interest, wait_any},
@@ -39,13 +45,14 @@ use crate::{
         signals::{self, Signals},
         spawn,
         start::Original,
-        wait::{self, Reaped, children_usage, reap},
+        wait::{Reaped, children_usage, reap},
     },
 };
 use output::Output;
+use record::make_job_directory;
+use request::{Client, forget_request, load};
+use service::Service;
 
-/// The largest `request.json` that is read, in bytes: more than `execve(2)` takes.
-pub const LARGEST_REQUEST: u64 = 64 << 20;
 /// Characters of a command that `ps` may show.
 const COMMAND_TEXT: usize = 200;
 /// How often what must not be lost is tried, and the pause in between.
@@ -78,28 +85,37 @@ pub struct Start<'a> {
     pub oom: Option<&'a inspect::OomCounter>,
     /// The signals that the init was started to ignore (by `nohup`, by a script's `&`): a job is not.
     pub ignored: &'a [Signal],
+    /// The init's original standard output, for a service; `/dev/null` if it is not given.
+    pub stdout: Option<&'a OwnedFd>,
+    /// The init's original standard error, likewise.
+    pub stderr: Option<&'a OwnedFd>,
 }
 
 /// Why a job did not even begin: the cause, and whether the client is told.
 struct Refusal(Cause);
 
-/// The client's ends of a request.
-#[derive(Default)]
-struct Client {
-    reply: Option<File>,
-    stdin: Option<File>,
-    stdout: Option<File>,
-    stderr: Option<File>,
-}
-
 /// Serves one job. Answers with the keeper's exit code, which nobody needs: the init was told.
 pub fn run(start: Start) -> u8 {
-    process::set_name(&format!("keeper {}", start.job));
+    match (&start.source, &start.name) {
+        (Source::Service(_), Some(name)) => process::set_name(&format!("keeper {name}")),
+        (Source::Service(_) | Source::Request(_) | Source::Words(_), _) => {
+            process::set_name(&format!("keeper {}", start.job));
+        }
+    }
     let mut client = Client::default();
     // The reply first: whatever fails afterwards can be said.
     let served = load(&start, &mut client).and_then(|request| {
+        // Who copies a service's output is not below us: it is to end after us.
+        let service = match &start.source {
+            Source::Service(run) => Some(Service::open(&start, run)?),
+            Source::Request(_) | Source::Words(_) => None,
+        };
         let signals = process::become_subreaper().and_then(|()| Signals::some(&[Signal::CHLD]));
-        Keeper::begin(&start, signals.map_err(refuse("keep a job"))?, request, &mut client)
+        let signals = signals.map_err(refuse("keep a job"))?;
+        match service {
+            Some(service) => Ok(Keeper::begin_service(&start, signals, request, service)),
+            None => Keeper::begin(&start, signals, request, &mut client),
+        }
     });
     match served {
         Ok(mut keeper) => keeper.run(),
@@ -108,6 +124,7 @@ pub fn run(start: Start) -> u8 {
                 let line = Reply::Refused { reason: reason.clone() }.to_line();
                 let _ = patiently(|| fd::write(reply, &line));
             }
+            let cause = record::shortened(cause);
             let notice = Notice::Ended { exit: None, cause, wall_us: 0, usage: None }.to_bytes();
             let _ = patiently(|| start.link.send(&notice).map(Some));
         }
@@ -133,65 +150,6 @@ fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<Option<T>>) -> std:
     attempt()
 }
 
-/// Reads the request and opens its FIFOs.
-fn load(start: &Start, client: &mut Client) -> Result<Request, Refusal> {
-    let id = match &start.source {
-        Source::Request(id) => *id,
-        Source::Words(words) => {
-            let words = words.iter().map(|word| Bytes::from(word.as_str())).collect();
-            return Ok(Request { detach: true, ..Request::new(words) });
-        }
-        Source::Service(run) => {
-            let words = run.command.iter().map(|word| Bytes::from(word.as_str())).collect();
-            return Ok(Request { detach: true, ..Request::new(words) });
-        }
-    };
-    let shortage = |error: std::io::Error, what: &str| match crate::sys::is_shortage(&error) {
-        true => refuse(what)(error),
-        // Gone with its client.
-        false => Refusal(Cause::ClientGone),
-    };
-    let directory = start.control.dir(files::REQUESTS).and_then(|requests| requests.dir(&id.to_string()));
-    let directory = directory.map_err(|error| shortage(error, "open the request"))?;
-    // Whoever may command us: the directory's owner, and root, who may drive us from the host.
-    let owners = [0, process::uid()];
-    client.reply = match directory.open_fifo(files::REPLY, Access::Write, Some(&owners)) {
-        Err(error) if crate::sys::is_shortage(&error) => return Err(shortage(error, "open the client's reply")),
-        reply => reply.ok(),
-    };
-    let json = directory.read_file(files::REQUEST, LARGEST_REQUEST, &owners);
-    let json = json.map_err(refuse(format!("read {}", files::REQUEST)))?;
-    let request = Request::parse(&json).map_err(|bad| Refusal(Cause::Refused { reason: bad.to_string() }))?;
-    if client.reply.is_none() && !request.detach {
-        return Err(Refusal(Cause::ClientGone));
-    }
-    let open = |number: usize, access| {
-        let name = files::STREAMS[number];
-        let file = directory.open_fifo(name, access, Some(&owners));
-        file.map(Some).map_err(refuse(format!("open {name}")))
-    };
-    if request.stdin {
-        client.stdin = open(0, Access::Read)?;
-    }
-    if !request.detach {
-        client.stdout = open(1, Access::Write)?;
-        client.stderr = open(2, Access::Write)?;
-    }
-    Ok(request)
-}
-
-/// Removes a request's directory: both ends are open, nobody needs the names.
-fn forget_request(control: &Dir, id: RequestId) {
-    let Ok(requests) = control.dir(files::REQUESTS) else { return };
-    let name = id.to_string();
-    if let Ok(directory) = requests.dir(&name) {
-        for file in [files::REQUEST, files::REPLY].iter().chain(&files::STREAMS) {
-            let _ = directory.remove(file);
-        }
-    }
-    let _ = requests.remove_dir(&name);
-}
-
 /// A command as a person would type it, shortened.
 pub fn command_text(command: &[Bytes]) -> String {
     let text = shell_words::join(command.iter().map(Bytes::text));
@@ -210,6 +168,7 @@ struct Keeper<'a> {
     job: Job,
     reply: Option<File>,
     outputs: Vec<Output>,
+    service: Option<Service<'a>>,
     /// The exec's outcome, until it is known.
     outcome: Option<OwnedFd>,
     started: (SystemTime, crate::base::Tick),
@@ -259,6 +218,8 @@ impl<'a> Keeper<'a> {
             env: Some((start.environment)(&own)),
             cwd: Some(cwd.as_deref().unwrap_or(start.cwd)),
             stdio: [stdio[0].as_ref(), stdio[1].as_ref(), stdio[2].as_ref()],
+            third: None,
+            pid_variable: None,
             original: &start.original.for_jobs(),
             reset: start.ignored,
             group: spawn::Group::Session,
@@ -288,6 +249,7 @@ impl<'a> Keeper<'a> {
             cwd,
             signals,
             outputs,
+            service: None,
             started,
             oom_kills: (oom_kills, oom_kills),
             beat: (started.1, Duration::ZERO),
@@ -297,6 +259,38 @@ impl<'a> Keeper<'a> {
             forget_request(start.control, id);
         }
         Ok(keeper)
+    }
+
+    /// The same for one run of a service: what is forked when, its [`Job`] says.
+    fn begin_service(start: &'a Start<'a>, signals: Signals, request: Request, service: Service<'a>) -> Keeper<'a> {
+        let config = JobConfig {
+            timeout: None,
+            grace: service.run().stop.grace,
+            default_grace: start.grace,
+            bound_to_client: false,
+            heartbeat: None,
+        };
+        let started = (SystemTime::now(), clock::now());
+        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
+        let mut keeper = Keeper {
+            job: Job::service(config, process::me(), service.run().clone()),
+            reply: None,
+            outcome: None,
+            facts: VecDeque::from([JobEvent::Begin]),
+            init_gone: false,
+            start,
+            request,
+            words: service.words(),
+            cwd: Some(service.cwd().to_owned()),
+            signals,
+            outputs: Vec::new(),
+            service: Some(service),
+            started,
+            oom_kills: (oom_kills, oom_kills),
+            beat: (started.1, Duration::ZERO),
+        };
+        keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
+        keeper
     }
 
     fn run(&mut self) {
@@ -331,6 +325,9 @@ impl<'a> Keeper<'a> {
         let outcome = add(&mut fds, self.outcome.as_ref().map(|fd| (fd.as_fd(), Interest::Read)));
         let reply = add(&mut fds, self.reply.as_ref().map(|fd| (fd.as_fd(), Interest::Hangup)));
         let outputs: Vec<_> = self.outputs.iter().map(|output| add(&mut fds, output.interest())).collect();
+        let of_service = self.service.as_ref().map(Service::interests).unwrap_or_default();
+        let first_of_service = fds.len();
+        fds.extend(of_service.iter().map(|(_, fd, interest)| (*fd, *interest)));
         let timeout = self.job.deadline().map(|deadline| deadline.since(clock::now()));
         let ready = match wait_any(&fds, timeout) {
             Ok(ready) => ready,
@@ -340,6 +337,11 @@ impl<'a> Keeper<'a> {
             }
         };
         let is_ready = |index: Option<usize>| index.is_some_and(|index| ready[index]);
+        let heard = of_service.iter().zip(&ready[first_of_service..]).filter(|(_, ready)| **ready);
+        let heard: Vec<service::Ear> = heard.map(|((ear, ..), _)| *ear).collect();
+        if let Some(service) = &mut self.service {
+            service.hear(&heard, &mut self.facts);
+        }
         for (output, index) in self.outputs.iter_mut().zip(&outputs) {
             if is_ready(*index) {
                 output.relay();
@@ -357,6 +359,9 @@ impl<'a> Keeper<'a> {
         }
         if ready[0] {
             while self.signals.next().is_some() {}
+            if let Some(service) = &mut self.service {
+                service.hear_all(&mut self.facts);
+            }
             self.reap();
         }
     }
@@ -398,11 +403,18 @@ impl<'a> Keeper<'a> {
                     if exit == Exit::Signal(Signal::KILL) && self.look_for_oom() {
                         self.blame_oom(used.max_rss_bytes);
                     }
+                    if let Some(service) = &mut self.service {
+                        service.task_ended(pid, exit, &mut self.facts);
+                    }
                     self.facts.push_back(JobEvent::Reaped(pid, exit));
                 }
                 Reaped::Stopped(_) => {}
                 Reaped::NoneYet => return,
                 Reaped::NoChild => {
+                    // The mount may have gone with its daemon.
+                    if let Some(service) = &mut self.service {
+                        service.hear_all(&mut self.facts);
+                    }
                     self.facts.push_back(JobEvent::Alone);
                     return;
                 }
@@ -439,6 +451,9 @@ impl<'a> Keeper<'a> {
                     Vec::new()
                 });
                 inspect::note_lingering(&mut seen);
+                if seen.is_empty() {
+                    self.reap();
+                }
                 self.facts.push_back(JobEvent::Looked(seen));
             }
             JobAction::Signal(pid, signal) => report(signals::send(pid, signal), job, signal, pid),
@@ -454,8 +469,41 @@ impl<'a> Keeper<'a> {
                 let oom_kills = self.oom_kills.1 - self.oom_kills.0;
                 self.answer(&Reply::Ended { job, exit, cause, left: explained(&left), oom_kills });
             }
+            JobAction::ForkCommand => self.fork_command(),
+            JobAction::Fork(task) => {
+                if let Some(service) = &mut self.service {
+                    let fact = match service.fork(task) {
+                        Ok(pid) => JobEvent::TaskForked(task, pid),
+                        Err(error) => {
+                            JobEvent::TaskNotForked(task, format!("cannot fork: {}", crate::sys::errno(&error)))
+                        }
+                    };
+                    self.facts.push_back(fact);
+                }
+            }
+            JobAction::EndTask(pid) => service::end_task(pid),
+            JobAction::NameHolders { lazily } => {
+                if let Some(service) = &self.service {
+                    service.name_holders(lazily);
+                }
+            }
+            JobAction::Tell(notice) => self.tell(&notice),
             JobAction::AwaitKernel => let_go(),
             JobAction::Finish { exit, cause } => self.finish(exit, cause),
+        }
+    }
+
+    fn fork_command(&mut self) {
+        let Some(service) = &mut self.service else { return };
+        match service.fork_command() {
+            Ok(spawned) => {
+                self.outcome = Some(spawned.outcome);
+                self.facts.push_back(JobEvent::Forked(spawned.pid));
+            }
+            Err(error) => {
+                let failure = ExecFailure { what: "fork".into(), errno: crate::sys::errno(&error), interpreter: None };
+                self.facts.push_back(JobEvent::NotExecuted(failure));
+            }
         }
     }
 
@@ -499,32 +547,9 @@ impl<'a> Keeper<'a> {
         for output in &mut self.outputs {
             output.finish(self.start.grace);
         }
-    }
-
-    fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
-        self.finish_outputs();
-        self.look_for_oom();
-        let (started, tick) = self.started;
-        let wall_us = u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX);
-        let oom_kills = self.oom_kills.1 - self.oom_kills.0;
-        let usage = Usage { oom_kills, ..usage(&children_usage(), inspect::children_io()) };
-        let record = Record {
-            version: VERSION,
-            job: Subject::Job(self.start.job),
-            name: self.start.name.clone(),
-            command: self.request.command.clone(),
-            started: record_time(started),
-            ended: record_time(SystemTime::now()),
-            wall_us,
-            exit,
-            cause: cause.clone(),
-            usage,
-        };
-        let written = make_job_directory(self.start).and_then(|dir| dir.write_file(files::RECORD, &record.to_json()));
-        if let Err(error) = written {
-            log::warn!("{}: cannot write its record: {}", self.start.job, crate::sys::errno(&error));
+        if let Some(service) = &mut self.service {
+            service.finish_outputs();
         }
-        self.tell(&Notice::Ended { exit, cause, wall_us, usage: Some(usage) });
     }
 }
 
@@ -543,35 +568,6 @@ fn add<T>(list: &mut Vec<T>, entry: Option<T>) -> Option<usize> {
 fn blocking(file: File) -> std::io::Result<OwnedFd> {
     fd::set_nonblocking(&file, false)?;
     Ok(file.into())
-}
-
-/// The job's directory; on the way, directories that are no longer kept go.
-fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
-    let jobs = start.control.dir(files::JOBS)?;
-    for old in &start.prune {
-        let _ = jobs.remove_tree(&old.to_string());
-    }
-    let name = start.job.to_string();
-    jobs.make_dir(&name)?;
-    jobs.dir(&name)
-}
-
-/// What processes used, as a record has it.
-pub fn usage(used: &wait::Usage, io: Option<inspect::Io>) -> Usage {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let io = io.map(|inspect::Io { chars, bytes }| Io {
-        read_chars: chars[0],
-        written_chars: chars[1],
-        read_bytes: bytes[0],
-        written_bytes: bytes[1],
-    });
-    Usage {
-        cpu_user_us: micros(used.user),
-        cpu_system_us: micros(used.system),
-        max_rss_bytes: used.max_rss_bytes,
-        io,
-        oom_kills: 0,
-    }
 }
 
 /// The same processes, with all that can be seen of where they hang.

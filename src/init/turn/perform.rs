@@ -209,6 +209,8 @@ impl Turn<'_> {
             }),
             cwd: None,
             stdio: [None; 3],
+            third: None,
+            pid_variable: None,
             original: self.original,
             reset: &[],
             group: if self.terminal.is_some() { spawn::Group::Foreground } else { spawn::Group::Own },
@@ -264,6 +266,8 @@ impl Turn<'_> {
                 original: self.original,
                 ignored,
                 oom,
+                stdout: None,
+                stderr: None,
             })
         })?;
         self.keepers.insert(job, Keeper { pid, link: ours });
