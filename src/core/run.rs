@@ -14,7 +14,7 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use super::{
     JobAction,
-    service::{Ready, RunConfig},
+    service::{Check, Ready, RunConfig},
 };
 use crate::{
     base::{Exit, Pid, Tick},
@@ -303,7 +303,10 @@ impl Run {
     ) -> Option<Cause> {
         let said = self.said[1].line();
         let checks = self.checks.as_mut()?;
+        let is_ours = self.config.health.as_ref().is_some_and(|health| !matches!(health.check, Check::Command(_)));
         let verdict = match exit {
+            // The exit code of a child of our own tells nobody anything.
+            Ok(exit) if is_ours && exit != Exit::Code(0) && said.is_some() => checks.ended(now, None, said),
             Ok(exit) => checks.ended(now, Some(exit), said),
             Err(reason) => checks.ended(now, None, Some(reason)),
         };

@@ -42,16 +42,18 @@ fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
 fn get(stream: &mut TcpStream, host: &str, port: u16, path: &str) -> io::Result<String> {
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() };
     let host = if port == 80 { host } else { format!("{host}:{port}") };
-    write!(
-        stream,
+    let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: lastout\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    // Who does not read it all may have answered all the same.
+    let written = stream.write_all(request.as_bytes());
     let mut line = Vec::new();
     let mut buffer = [0; STATUS_LINE];
     while !line.contains(&b'\n') && line.len() < STATUS_LINE {
-        match stream.read(&mut buffer)? {
-            0 => break,
-            count => line.extend_from_slice(&buffer[..count]),
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Err(error) => return Err(written.err().unwrap_or(error)),
+            Ok(count) => line.extend_from_slice(&buffer[..count]),
         }
     }
     let line = String::from_utf8_lossy(&line);

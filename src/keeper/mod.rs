@@ -4,7 +4,9 @@
 //! beginning to end: opens the client's FIFOs, starts the command, watches over it as [`Job`] decides,
 //! writes the record, and exits.
 
+mod begin;
 mod check;
+mod hear;
 mod late;
 mod mount;
 mod output;
@@ -24,33 +26,30 @@ use std::{
     collections::VecDeque,
     ffi::CString,
     fs::File,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
     thread::sleep,
     time::{Duration, SystemTime},
 };
 
 use crate::{
-    base::{ExecFailure, Exit, JobId, Name, Pid, Signal},
-    core::{Job, JobAction, JobConfig, JobEvent, Source},
+    base::{ExecFailure, JobId, Name, Pid, Signal},
+    core::{Job, JobAction, JobEvent, Source},
     inspect,
-    proto::{Alive, Bytes, Cause, Leftover, Notice, OomKill, Order, Reply, Request, files, place},
+    proto::{Alive, Bytes, Cause, Leftover, Notice, Reply, Request},
     sys::{
         clock,
         dir::Dir,
         fd,
-        link::{Link, Received},
-        poll::{Interest, wait_any},
+        link::Link,
         process,
         signals::{self, Signals},
-        spawn,
         start::Original,
-        wait::{Reaped, children_usage, reap},
+        wait::children_usage,
     },
 };
 use output::Output;
-use record::make_job_directory;
-use request::{Client, forget_request, load};
+use request::{Client, load};
 use service::Service;
 
 /// Characters of a command that `ps` may show.
@@ -71,8 +70,8 @@ pub struct Start<'a> {
     pub prune: Vec<JobId>,
     /// To the init.
     pub link: &'a Link,
-    /// The control directory.
-    pub control: &'a Dir,
+    /// The control directory, where there is one; only a service can do without.
+    pub control: Option<&'a Dir>,
     /// The whole environment, from the job's own entries.
     pub environment: &'a dyn Fn(&[Vec<u8>]) -> Vec<CString>,
     /// The init's original working directory.
@@ -180,119 +179,7 @@ struct Keeper<'a> {
     facts: VecDeque<JobEvent>,
 }
 
-impl<'a> Keeper<'a> {
-    fn begin(
-        start: &'a Start<'a>,
-        signals: Signals,
-        request: Request,
-        client: &mut Client,
-    ) -> Result<Keeper<'a>, Refusal> {
-        let words: Vec<CString> = request.command.iter().filter_map(|word| CString::new(word.0.clone()).ok()).collect();
-        let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
-        let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
-        own.push(format!("{}={}", place::JOB_VARIABLE, start.job).into_bytes());
-
-        let mut outputs = Vec::new();
-        let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
-        stdio[0] = Some(match client.stdin.take() {
-            Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
-            None => File::open("/dev/null").map_err(refuse("open /dev/null"))?.into(),
-        });
-        if request.detach || request.keep {
-            let directory = make_job_directory(start).map_err(refuse("make the job's directory"))?;
-            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
-                let (read, write) = fd::pipe().map_err(refuse("make a pipe"))?;
-                let log = output::Log::create(&directory, files::LOGS[number - 1]).map_err(refuse("keep output"))?;
-                outputs.push(Output::new(read, log, fifo));
-                stdio[number] = Some(write);
-            }
-        } else {
-            // Straight into the client's FIFO: no copy of ours.
-            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
-                stdio[number] = fifo.map(blocking).transpose().map_err(refuse("open output"))?;
-            }
-        }
-
-        let command = spawn::Command {
-            words,
-            env: Some((start.environment)(&own)),
-            cwd: Some(cwd.as_deref().unwrap_or(start.cwd)),
-            stdio: [stdio[0].as_ref(), stdio[1].as_ref(), stdio[2].as_ref()],
-            third: None,
-            pid_variable: None,
-            original: &start.original.for_jobs(),
-            reset: start.ignored,
-            group: spawn::Group::Session,
-        };
-        let started = (SystemTime::now(), clock::now());
-        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
-        let spawned = command.spawn().map_err(refuse("fork"))?;
-        let words = command.words;
-        drop(stdio);
-
-        let config = JobConfig {
-            timeout: request.timeout(),
-            grace: request.grace(),
-            default_grace: start.grace,
-            bound_to_client: !request.detach && !request.keep,
-            heartbeat: request.heartbeat().filter(|_| !request.detach),
-        };
-        let mut keeper = Keeper {
-            job: Job::new(config, process::me()),
-            reply: client.reply.take(),
-            outcome: Some(spawned.outcome),
-            facts: VecDeque::from([JobEvent::Forked(spawned.pid)]),
-            init_gone: false,
-            start,
-            request,
-            words,
-            cwd,
-            signals,
-            outputs,
-            service: None,
-            started,
-            oom_kills: (oom_kills, oom_kills),
-            beat: (started.1, Duration::ZERO),
-        };
-        keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
-        if let Source::Request(id) = start.source {
-            forget_request(start.control, id);
-        }
-        Ok(keeper)
-    }
-
-    /// The same for one run of a service: what is forked when, its [`Job`] says.
-    fn begin_service(start: &'a Start<'a>, signals: Signals, request: Request, service: Service<'a>) -> Keeper<'a> {
-        let config = JobConfig {
-            timeout: None,
-            grace: service.run().stop.grace,
-            default_grace: start.grace,
-            bound_to_client: false,
-            heartbeat: None,
-        };
-        let started = (SystemTime::now(), clock::now());
-        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
-        let mut keeper = Keeper {
-            job: Job::service(config, process::me(), service.run().clone()),
-            reply: None,
-            outcome: None,
-            facts: VecDeque::from([JobEvent::Begin]),
-            init_gone: false,
-            start,
-            request,
-            words: service.words(),
-            cwd: Some(service.cwd().to_owned()),
-            signals,
-            outputs: Vec::new(),
-            service: Some(service),
-            started,
-            oom_kills: (oom_kills, oom_kills),
-            beat: (started.1, Duration::ZERO),
-        };
-        keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
-        keeper
-    }
-
+impl Keeper<'_> {
     fn run(&mut self) {
         self.until_quiet();
         while !self.job.has_ended() {
@@ -316,123 +203,6 @@ impl<'a> Keeper<'a> {
                 self.perform(order);
             }
         }
-    }
-
-    /// Waits for the next thing and takes it in: ends last, so that what was said before them comes first.
-    fn wait(&mut self) {
-        let mut fds = vec![(self.signals.fd().as_fd(), Interest::Read)];
-        let link = add(&mut fds, (!self.init_gone).then(|| (self.start.link.fd().as_fd(), Interest::Read)));
-        let outcome = add(&mut fds, self.outcome.as_ref().map(|fd| (fd.as_fd(), Interest::Read)));
-        let reply = add(&mut fds, self.reply.as_ref().map(|fd| (fd.as_fd(), Interest::Hangup)));
-        let outputs: Vec<_> = self.outputs.iter().map(|output| add(&mut fds, output.interest())).collect();
-        let of_service = self.service.as_ref().map(Service::interests).unwrap_or_default();
-        let first_of_service = fds.len();
-        fds.extend(of_service.iter().map(|(_, fd, interest)| (*fd, *interest)));
-        let timeout = self.job.deadline().map(|deadline| deadline.since(clock::now()));
-        let ready = match wait_any(&fds, timeout) {
-            Ok(ready) => ready,
-            Err(error) => {
-                log::error!("{}: cannot wait for events: {error}", self.start.job);
-                return;
-            }
-        };
-        let is_ready = |index: Option<usize>| index.is_some_and(|index| ready[index]);
-        let heard = of_service.iter().zip(&ready[first_of_service..]).filter(|(_, ready)| **ready);
-        let heard: Vec<service::Ear> = heard.map(|((ear, ..), _)| *ear).collect();
-        if let Some(service) = &mut self.service {
-            service.hear(&heard, &mut self.facts);
-        }
-        for (output, index) in self.outputs.iter_mut().zip(&outputs) {
-            if is_ready(*index) {
-                output.relay();
-            }
-        }
-        if is_ready(link) {
-            self.take_orders();
-        }
-        if is_ready(outcome) {
-            self.take_outcome();
-        }
-        if is_ready(reply) {
-            self.reply = None;
-            self.facts.push_back(JobEvent::ClientGone);
-        }
-        if ready[0] {
-            while self.signals.next().is_some() {}
-            if let Some(service) = &mut self.service {
-                service.hear_all(&mut self.facts);
-            }
-            self.reap();
-        }
-    }
-
-    fn take_orders(&mut self) {
-        loop {
-            match self.start.link.receive() {
-                Received::Message(message) => match Order::parse(&message) {
-                    Some(order) => self.facts.push_back(JobEvent::Order(order)),
-                    None => log::warn!("{}: an order that is not understood", self.start.job),
-                },
-                Received::Nothing => return,
-                Received::Gone => {
-                    self.init_gone = true;
-                    // The client is not to wait for a grace that its init did not survive.
-                    self.reply = None;
-                    self.facts.push_back(JobEvent::InitGone);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take_outcome(&mut self) {
-        let Some(fd) = &self.outcome else { return };
-        let cwd = self.cwd.as_deref().unwrap_or(self.start.cwd);
-        if let Some(outcome) = spawn::outcome(fd, &self.words, Some(cwd)) {
-            self.outcome = None;
-            self.facts.push_back(outcome.map_or_else(JobEvent::NotExecuted, |()| JobEvent::Executed));
-        }
-    }
-
-    fn reap(&mut self) {
-        // Its exec's outcome was there before its end.
-        self.take_outcome();
-        loop {
-            match reap() {
-                Reaped::Child(pid, exit, used) => {
-                    if exit == Exit::Signal(Signal::KILL) && self.look_for_oom() {
-                        self.blame_oom(used.max_rss_bytes);
-                    }
-                    if let Some(service) = &mut self.service {
-                        service.task_ended(pid, exit, &mut self.facts);
-                    }
-                    self.facts.push_back(JobEvent::Reaped(pid, exit));
-                }
-                Reaped::Stopped(_) => {}
-                Reaped::NoneYet => return,
-                Reaped::NoChild => {
-                    // The mount may have gone with its daemon.
-                    if let Some(service) = &mut self.service {
-                        service.hear_all(&mut self.facts);
-                    }
-                    self.facts.push_back(JobEvent::Alone);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The kernel counts a kill before it sends the signal.
-    fn look_for_oom(&mut self) -> bool {
-        let kills = self.start.oom.map_or(0, inspect::OomCounter::kills);
-        let more = kills > self.oom_kills.1;
-        self.oom_kills.1 = self.oom_kills.1.max(kills);
-        more
-    }
-
-    fn blame_oom(&mut self, max_rss_bytes: u64) {
-        let limit_bytes = self.start.oom.and_then(inspect::OomCounter::limit);
-        self.facts.extend(OomKill::blame(limit_bytes, max_rss_bytes).map(JobEvent::OomKill));
     }
 
     fn perform(&mut self, order: JobAction) {
@@ -558,16 +328,6 @@ fn cpus_milli() -> u64 {
     let own = process::cpus() as u64 * 1000;
     let share = inspect::limits(process::me()).cpu.and_then(|cpu| cpu.limit);
     share.map_or(own, |share| own.min((share * 1000.0) as u64))
-}
-
-fn add<T>(list: &mut Vec<T>, entry: Option<T>) -> Option<usize> {
-    list.push(entry?);
-    Some(list.len() - 1)
-}
-
-fn blocking(file: File) -> std::io::Result<OwnedFd> {
-    fd::set_nonblocking(&file, false)?;
-    Ok(file.into())
 }
 
 /// The same processes, with all that can be seen of where they hang.

@@ -38,7 +38,9 @@ impl Keeper<'_> {
             usage,
         };
         let written = make_job_directory(self.start).and_then(|dir| dir.write_file(files::RECORD, &record.to_json()));
-        if let Err(error) = written {
+        if let Err(error) = written
+            && self.start.control.is_some()
+        {
             log::warn!("{}: cannot write its record: {}", self.start.job, crate::sys::errno(&error));
         }
         let cause = shortened(cause);
@@ -62,7 +64,8 @@ pub(super) fn shortened(cause: Cause) -> Cause {
 
 /// The job's directory; on the way, directories that are no longer kept go.
 pub(super) fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
-    let jobs = start.control.dir(files::JOBS)?;
+    let control = start.control.ok_or(std::io::ErrorKind::NotFound)?;
+    let jobs = control.dir(files::JOBS)?;
     for old in &start.prune {
         let _ = jobs.remove_tree(&old.to_string());
     }

@@ -43,7 +43,8 @@ pub(super) fn load(start: &Start, client: &mut Client) -> Result<Request, Refusa
         // Gone with its client.
         false => Refusal(Cause::ClientGone),
     };
-    let directory = start.control.dir(files::REQUESTS).and_then(|requests| requests.dir(&id.to_string()));
+    let Some(control) = start.control else { return Err(Refusal(Cause::ClientGone)) };
+    let directory = control.dir(files::REQUESTS).and_then(|requests| requests.dir(&id.to_string()));
     let directory = directory.map_err(|error| shortage(error, "open the request"))?;
     // Whoever may command us: the directory's owner, and root, who may drive us from the host.
     let owners = [0, process::uid()];

@@ -54,12 +54,14 @@ pub(super) enum Ear {
     Relay(usize),
 }
 
+/// An exec's outcome, and the words that were to be executed.
+type Exec = (OwnedFd, Vec<CString>);
+
 /// A task that was forked.
 struct Forked {
     task: Task,
     pid: Pid,
-    /// Its exec's outcome, and the words that it was to execute.
-    exec: Option<(OwnedFd, Vec<CString>)>,
+    exec: Option<Exec>,
 }
 
 /// See the module's documentation.
@@ -72,7 +74,7 @@ pub(super) struct Service<'a> {
     /// Where a newline comes from its descriptor 3.
     ready: Option<OwnedFd>,
     mount: Option<Watch>,
-    /// The path of the mount, in bytes, as its preparation says.
+    /// What the mount's preparation says: its path, in bytes, or why not.
     prepared: Vec<u8>,
     tasks: Vec<Forked>,
     relays: Vec<Relay>,
@@ -128,7 +130,13 @@ impl<'a> Service<'a> {
                 Ear::Relay(index) => {
                     if let Some(relay) = self.relays.get_mut(*index) {
                         let task = relay.task;
-                        relay.relay(&mut |bytes| facts.push_back(JobEvent::Said(task, bytes)));
+                        let prepared = &mut self.prepared;
+                        relay.relay(&mut |bytes| match task {
+                            Task::Prepare => prepared.extend(bytes),
+                            Task::Setup(_) | Task::Check | Task::Unmount | Task::Detach => {
+                                facts.push_back(JobEvent::Said(task, bytes));
+                            }
+                        });
                     }
                 }
             }
@@ -232,7 +240,7 @@ impl<'a> Service<'a> {
             Task::Prepare => {
                 let path = self.run.mount.clone().unwrap_or_default();
                 self.prepared.clear();
-                let prepare = move || match mount::prepare(&self::absolute(&path)) {
+                let prepare = move || match mount::prepare(&absolute(&path)) {
                     Ok(real) => (0, real.into_os_string().into_encoded_bytes()),
                     Err(why) => (1, why.into_bytes()),
                 };
@@ -261,7 +269,7 @@ impl<'a> Service<'a> {
         Ok(pid)
     }
 
-    fn fork_setup(&mut self, task: Task, number: usize) -> io::Result<(Pid, Option<(OwnedFd, Vec<CString>)>)> {
+    fn fork_setup(&mut self, task: Task, number: usize) -> io::Result<(Pid, Option<Exec>)> {
         let command = self.run.setup.get(number).cloned().unwrap_or_default();
         let words = words(&command);
         let (out, stdout) = fd::pipe()?;
@@ -275,7 +283,7 @@ impl<'a> Service<'a> {
         Ok((spawned.pid, Some((spawned.outcome, words))))
     }
 
-    fn fork_check(&mut self, task: Task, command: &[String]) -> io::Result<(Pid, Option<(OwnedFd, Vec<CString>)>)> {
+    fn fork_check(&mut self, task: Task, command: &[String]) -> io::Result<(Pid, Option<Exec>)> {
         let words = words(command);
         let (read, write) = fd::pipe()?;
         let spawned = self.spawn(words.clone(), self.environment_of_task(), [&write, &write], None, None)?;
@@ -289,6 +297,8 @@ impl<'a> Service<'a> {
         let original = self.start.original.for_jobs();
         let pid = spawn::fork_child(|| {
             let _ = process::lead_session();
+            // Nobody would know whose it is.
+            let _ = process::set_parent_death_signal(Signal::KILL);
             fd::close_all_but(&[write.as_raw_fd()]);
             process::set_name(name);
             original.restore_mask();
@@ -305,7 +315,7 @@ impl<'a> Service<'a> {
     pub(super) fn task_ended(&mut self, pid: Pid, exit: Exit, facts: &mut VecDeque<JobEvent>) {
         let Some(at) = self.tasks.iter().position(|forked| forked.pid == pid) else { return };
         let Forked { task, exec, .. } = self.tasks.swap_remove(at);
-        let mut said = Vec::new();
+        let mut said = if task == Task::Prepare { std::mem::take(&mut self.prepared) } else { Vec::new() };
         for relay in self.relays.iter_mut().filter(|relay| relay.task == task) {
             relay.drain(&mut |bytes| said.extend(bytes));
         }

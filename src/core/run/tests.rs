@@ -7,7 +7,7 @@ use crate::{
     base::{Errno, ExecFailure, ProcId, Process, Signal},
     core::{
         Job, JobConfig, JobEvent,
-        service::{Check, Format, Health, Limits, Log, Sink, Stop},
+        service::{Format, Health, Limits, Log, Sink, Stop},
     },
     proto::Order,
 };
@@ -301,6 +301,19 @@ fn health_is_told_when_it_changes_and_its_loss_ends_the_run() {
     bench.pass(0);
     bench.command_ends();
     assert_eq!(bench.cause(), Some(Cause::Unhealthy { why: "no answer (exit code 2)".into() }));
+}
+
+#[test]
+fn what_a_built_in_check_says_is_the_reason() {
+    let check = Check::Tcp { host: "x".into(), port: 1 };
+    let mut bench =
+        Bench::running(RunConfig { health: health().map(|h| Health { check, retries: 1, ..h }), ..config() });
+    bench.pass(0);
+    bench.said("cannot connect");
+    bench.ends(1);
+    bench.pass(0);
+    bench.command_ends();
+    assert_eq!(bench.cause(), Some(Cause::Unhealthy { why: "cannot connect".into() }));
 }
 
 #[test]

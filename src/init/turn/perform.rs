@@ -259,7 +259,7 @@ impl Turn<'_> {
                 source,
                 prune,
                 link: &theirs,
-                control: &control.dir,
+                control: Some(&control.dir),
                 environment: &|own| environment(control, own),
                 cwd: &self.cwd,
                 grace: self.plan.grace.unwrap_or(GRACE),
