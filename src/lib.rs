@@ -5,13 +5,13 @@
 //! ```text
 //! lastout (init, PID 1 or subreaper)          one thread; epoll; never blocks
 //! ├── main                                    direct child, own process group, gets the terminal
-//! ├── keeper j1 ── wsclean ── ...             one small process per job: subreaper of its tree, owns its
-//! ├── keeper j2 ── sh ── sleep                stdio, kept output, timeout and end
+//! ├── keeper j1 ── wsclean ── ...             one small process per job, or run of a service: subreaper of
+//! ├── keeper web ── nginx ── ...              its tree; owns stdio, kept output, setup, health checks, end
 //! ├── log                                     only where standard error is a file that may hang: writes to it
 //! └── helper                                  disposable: walks through /proc, lists, syncfs
 //! ```
 //!
-//! A keeper is a fork of the init without exec, and the subreaper of its job: whatever the job's tree does,
+//! A keeper is a fork of the init without exec, and the subreaper of its tree: whatever that does,
 //! it stays below its keeper, so a tree's end is `wait` saying that no child is left. Keepers and helpers
 //! may block; the init may not. A keeper that is killed takes nothing down: the init ends what it left.
 //!

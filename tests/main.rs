@@ -11,6 +11,7 @@ mod frozen;
 mod golden;
 mod hangfs;
 mod init;
+mod keeper;
 mod layers;
 mod leave;
 mod stuck;

@@ -1,6 +1,6 @@
 //! Ending a set of processes: ask, wait, force.
 //!
-//! Whatever a look finds gets SIGTERM, once, and SIGCONT if it is stopped; but what has a living ancestor
+//! Whatever a look finds gets SIGTERM (or what the members of one group are to get instead), once, and SIGCONT if it is stopped; but what has a living ancestor
 //! that was asked before is left alone: it may be what that one starts in order to save its work (a `cp`, a
 //! `sync`), and must not be shot down. When its ancestors have ended it is an orphan like any other, and is
 //! asked. When the grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use crate::base::{Pid, ProcId, Process, Signal, Tick};
+use crate::base::{Pgid, Pid, ProcId, Process, Signal, Tick};
 
 /// Between two looks that are made because a child ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -36,6 +36,8 @@ enum Said {
 pub struct Ending {
     me: Pid,
     kill_at: Tick,
+    /// The members of this process group are asked by this signal instead of SIGTERM.
+    other: Option<(Pgid, Signal)>,
     told: BTreeMap<ProcId, Said>,
     last_look: Option<Tick>,
     next_look: Option<Tick>,
@@ -48,6 +50,7 @@ impl Ending {
         Ending {
             me,
             kill_at: now + grace,
+            other: None,
             told: BTreeMap::new(),
             last_look: None,
             next_look: Some(now),
@@ -59,6 +62,17 @@ impl Ending {
     pub fn having_asked(mut self, asked: impl IntoIterator<Item = ProcId>) -> Ending {
         self.told.extend(asked.into_iter().map(|id| (id, Said::Term)));
         self
+    }
+
+    /// Asks the members of this process group by this signal instead of SIGTERM.
+    pub fn asking(mut self, group: Option<Pgid>, signal: Signal) -> Ending {
+        self.other = group.map(|group| (group, signal));
+        self
+    }
+
+    fn request(&self, process: &Process) -> Signal {
+        let other = self.other.filter(|(group, _)| group.get() == process.group);
+        other.map_or(Signal::TERM, |(_, signal)| signal)
     }
 
     /// Forces no earlier than this: whoever is found now is to have some time, too.
@@ -112,7 +126,7 @@ impl Ending {
                 self.told.insert(process.id, Said::Kill);
                 news = true;
             } else if !forcing && said.is_none() && !spared.contains(&pid) {
-                signals.push((pid, Signal::TERM));
+                signals.push((pid, self.request(process)));
                 if process.is_stopped() {
                     signals.push((pid, Signal::CONT));
                 }
@@ -227,6 +241,23 @@ mod tests {
         let mut leader = process(2, 1, 'Z');
         leader.threads = 2;
         assert_eq!(said(ending.looked(at(0), &[leader])), [(2, "TERM")]);
+    }
+
+    #[test]
+    fn one_group_may_be_asked_in_its_own_way() {
+        let group = Pgid::led_by(Pid::new(2).unwrap());
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7)).asking(group, Signal::INT);
+        let of = |group: i32, process: Process| Process { group, ..process };
+        let seen = [
+            of(2, process(2, 1, 'S')),
+            of(2, process(3, 2, 'T')),
+            of(4, process(4, 2, 'S')),
+            of(0, process(5, 1, 'S')),
+        ];
+        let signals = ending.looked(at(0), &seen).into_iter().map(|(pid, signal)| (pid.get(), signal));
+        let (int, term) = (Signal::INT, Signal::TERM);
+        assert_eq!(signals.collect::<Vec<_>>(), [(2, int), (3, int), (3, Signal::CONT), (4, term), (5, term)]);
+        assert_eq!(said(ending.looked(at(7000), &seen[..1])), [(2, "KILL")]);
     }
 
     #[test]

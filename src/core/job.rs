@@ -1,22 +1,29 @@
-//! One job, as its keeper runs it.
+//! One job, or one run of a service, as its keeper runs it.
 //!
 //! | state | what is true | left by |
 //! |---|---|---|
+//! | Preparing | a service's setup runs, step by step ([`Run`]) | the last step's success; any reason to end |
 //! | Starting | the command is forked and not yet executed: it may hang on a dead volume | Executed, NotExecuted, any reason to end |
 //! | Running | the command runs | its end; timeout; an order; the client's or the init's death |
+//! | Unmounting | a mount is unmounted before its daemon is ended ([`Unmount`]) | that is done; the command's end |
 //! | Ending | the tree is asked, then forced ([`Ending`]) | the tree is empty |
+//! | Detaching | the tree is empty, and its mount still there: it is detached | that is done, or takes too long |
 //! | Ended | the record can be written; the keeper exits | |
 //!
 //! The first reason to end is the cause; later ones can only make it quicker. "The tree is empty" is the
 //! kernel's word: the keeper is the subreaper of everything that the command started, so when `wait` says
 //! that no child is left, nothing is.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use super::{Ending, STUCK_AFTER, STUCK_EVERY};
+use super::{
+    Ending, STUCK_AFTER, STUCK_EVERY,
+    run::{DETACH, Note, Run, Task, Todo, Unmount},
+    service::{Ready, RunConfig},
+};
 use crate::{
     base::{ExecFailure, Exit, Pgid, Pid, Process, Signal, Tick},
-    proto::{Cause, Leftover, OomKill, Order, Who},
+    proto::{Cause, Leftover, Notice, OomKill, Order, Who},
 };
 
 /// What a job was asked to be.
@@ -59,11 +66,38 @@ pub enum JobEvent {
     InitGone,
     /// A deadline, or any other moment.
     Tick,
+    /// First of all for a service: the keeper is there.
+    Begin,
+    /// A task was forked.
+    TaskForked(Task, Pid),
+    /// A task could not be forked.
+    TaskNotForked(Task, String),
+    /// A task wrote this. Before its end.
+    Said(Task, Vec<u8>),
+    /// The service says this of itself.
+    Noted(Note),
+    /// The service wrote a newline to descriptor 3.
+    Newline,
+    /// Whether the mount's path is a mount point has changed. It is none at first.
+    Mounted(bool),
 }
 
 /// What a keeper is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum JobAction {
+    /// Fork a service's command. Answered by `Forked` or `NotExecuted`.
+    ForkCommand,
+    /// Fork a task. Answered by `TaskForked` or `TaskNotForked`.
+    Fork(Task),
+    /// Kill a task, with its process group and all that is below it, and what they have left.
+    EndTask(Pid),
+    /// Say who holds the mount; `lazily`: it is detached now all the same.
+    NameHolders {
+        /// Its grace is over.
+        lazily: bool,
+    },
+    /// Tell the init.
+    Tell(Notice),
     /// Tell client and init that the command was executed.
     TellStarted(Pid),
     /// Tell the init that the tree is being ended.
@@ -100,9 +134,12 @@ pub enum JobAction {
 
 #[derive(Clone, Debug)]
 enum State {
+    Preparing,
     Starting,
     Running,
+    Unmounting(Unmount),
     Ending(Ending),
+    Detaching { until: Tick },
     Ended,
 }
 
@@ -112,6 +149,7 @@ pub struct Job {
     config: JobConfig,
     me: Pid,
     state: State,
+    run: Option<Run>,
     command: Option<Pid>,
     exit: Option<Exit>,
     cause: Option<Cause>,
@@ -134,6 +172,7 @@ impl Job {
             config,
             me,
             state: State::Starting,
+            run: None,
             command: None,
             exit: None,
             cause: None,
@@ -148,6 +187,11 @@ impl Job {
         }
     }
 
+    /// One run of a service, which [`JobEvent::Begin`] begins.
+    pub fn service(config: JobConfig, me: Pid, run: Rc<RunConfig>) -> Job {
+        Job { state: State::Preparing, run: Some(Run::new(run)), ..Job::new(config, me) }
+    }
+
     /// Whether the keeper may exit.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
@@ -156,8 +200,13 @@ impl Job {
     /// When [`JobEvent::Tick`] is due.
     pub fn deadline(&self) -> Option<Tick> {
         match &self.state {
-            State::Starting | State::Running => [self.timeout_at, self.beat_at].into_iter().flatten().min(),
+            State::Preparing | State::Starting | State::Running => {
+                let run = self.run.as_ref().and_then(Run::deadline);
+                [self.timeout_at, self.beat_at, run].into_iter().flatten().min()
+            }
+            State::Unmounting(unmount) => Some(unmount.deadline()),
             State::Ending(ending) => Some(ending.deadline()),
+            State::Detaching { until } => Some(*until),
             State::Ended => None,
         }
     }
@@ -165,10 +214,20 @@ impl Job {
     /// Takes one fact and adds the orders that follow.
     pub fn step(&mut self, now: Tick, event: JobEvent, orders: &mut Vec<JobAction>) {
         match event {
+            JobEvent::Begin => self.with_run(now, orders, |run, now, orders| {
+                run.next_step(now, orders);
+                None
+            }),
             JobEvent::Forked(pid) => {
                 self.command = Some(pid);
                 self.timeout_at = self.config.timeout.map(|timeout| now + timeout);
                 self.beat_at = self.config.heartbeat.map(|heartbeat| now + heartbeat);
+                if let Some(run) = &mut self.run {
+                    run.command_forked(now);
+                }
+                if matches!(self.state, State::Preparing) {
+                    self.state = State::Starting;
+                }
             }
             JobEvent::Executed => {
                 if let Some(pid) = self.command {
@@ -176,55 +235,190 @@ impl Job {
                 }
                 if matches!(self.state, State::Starting) {
                     self.state = State::Running;
+                    if let Some(run) = &mut self.run {
+                        run.executed(now, orders);
+                    }
                 }
             }
             JobEvent::NotExecuted(failure) => {
                 self.exit = Some(failure.exit());
                 let forked = self.command.is_some();
-                self.end(now, Cause::ExecFailed(failure), self.grace());
-                if !forked {
+                self.end(now, Cause::ExecFailed(failure), self.grace(), orders);
+                // What a service's setup has left is still to be ended.
+                if !forked && self.run.is_none() {
                     self.finish(orders);
                 }
             }
-            JobEvent::Reaped(pid, exit) => self.reaped(now, pid, exit),
+            JobEvent::Reaped(pid, exit) => {
+                match self.run.as_mut().and_then(|run| run.take(pid)) {
+                    Some(task) => {
+                        if task == Task::Check {
+                            orders.push(JobAction::EndTask(pid));
+                        }
+                        self.task_ended(now, task, Ok(exit), orders);
+                    }
+                    None => self.reaped(now, pid, exit, orders),
+                }
+                if let State::Ending(ending) = &mut self.state {
+                    ending.child_ended(now);
+                }
+            }
             JobEvent::OomKill(kill) => self.oom = Some(kill),
-            JobEvent::Alone => {
-                if self.command.is_some() && self.exit.is_some() {
-                    self.finish(orders);
-                }
-            }
+            JobEvent::Alone => self.alone(now, orders),
             JobEvent::Looked(seen) => self.looked(now, &seen, orders),
             JobEvent::Order(Order::Stop { cause, grace_ms, asked }) => {
                 let ordered = Duration::from_millis(grace_ms);
                 let grace = if asked { ordered } else { self.config.grace.unwrap_or(ordered) };
-                self.end(now, cause, grace);
+                self.end(now, cause, grace, orders);
             }
             JobEvent::Order(Order::Kill { signal, by }) => {
                 self.killed = Some((signal, by));
-                if let (Some(group), None) = (self.command.and_then(Pgid::led_by), self.exit) {
+                if let (Some(group), None) = (self.group(), self.exit) {
                     orders.push(JobAction::SignalGroup(group, signal));
                 }
             }
-            JobEvent::ClientGone if self.config.bound_to_client => self.end(now, Cause::ClientGone, self.grace()),
+            JobEvent::ClientGone if self.config.bound_to_client => {
+                self.end(now, Cause::ClientGone, self.grace(), orders);
+            }
             JobEvent::ClientGone => self.beat_at = None,
-            JobEvent::InitGone => self.end(now, Cause::InitGone, self.grace()),
-            JobEvent::Tick => {
-                if self.timeout_at.is_some_and(|at| now >= at) {
-                    self.end(now, Cause::Timeout, self.grace());
+            JobEvent::InitGone => self.end(now, Cause::InitGone, self.grace(), orders),
+            JobEvent::Tick => self.tick(now, orders),
+            JobEvent::TaskForked(task, pid) => {
+                if let Some(run) = &mut self.run {
+                    run.task_forked(task, pid, orders);
                 }
-                if matches!(self.state, State::Starting | State::Running)
-                    && let (Some(at), Some(pause)) = (self.beat_at, self.config.heartbeat)
-                    && now >= at
+            }
+            JobEvent::TaskNotForked(task, reason) => {
+                if let Some(run) = &mut self.run {
+                    run.forget(task);
+                }
+                self.task_ended(now, task, Err(reason), orders);
+            }
+            JobEvent::Said(task, bytes) => {
+                if let Some(run) = &mut self.run {
+                    run.said(task, &bytes);
+                }
+            }
+            JobEvent::Noted(note) => self.noted(now, note, orders),
+            JobEvent::Newline => self.with_run(now, orders, |run, now, orders| {
+                run.is_ready(now, Ready::Fd, orders);
+                None
+            }),
+            JobEvent::Mounted(mounted) => {
+                if let Some(run) = &mut self.run {
+                    run.mounted(now, mounted, orders);
+                }
+                if let State::Unmounting(unmount) = &mut self.state
+                    && !mounted
                 {
-                    self.beat_at = Some(now + pause);
-                    orders.push(JobAction::Beat);
+                    unmount.gone(now);
                 }
-                // Only here: what is known at once (no child is left) makes a look needless.
-                if let State::Ending(ending) = &self.state
-                    && ending.wants_look(now)
-                {
-                    orders.push(JobAction::Look);
+            }
+        }
+    }
+
+    /// For as long as nothing is being ended: what happens to a service's run, and why it is over, if it is.
+    fn with_run(
+        &mut self,
+        now: Tick,
+        orders: &mut Vec<JobAction>,
+        step: impl FnOnce(&mut Run, Tick, &mut Vec<JobAction>) -> Option<Cause>,
+    ) {
+        if let (State::Preparing | State::Starting | State::Running, Some(run)) = (&self.state, &mut self.run)
+            && let Some(cause) = step(run, now, orders)
+        {
+            self.end(now, cause, self.grace(), orders);
+        }
+    }
+
+    fn tick(&mut self, now: Tick, orders: &mut Vec<JobAction>) {
+        if self.timeout_at.is_some_and(|at| now >= at) {
+            self.end(now, Cause::Timeout, self.grace(), orders);
+        }
+        self.with_run(now, orders, Run::tick);
+        if matches!(self.state, State::Starting | State::Running)
+            && let (Some(at), Some(pause)) = (self.beat_at, self.config.heartbeat)
+            && now >= at
+        {
+            self.beat_at = Some(now + pause);
+            orders.push(JobAction::Beat);
+        }
+        if let State::Unmounting(unmount) = &mut self.state {
+            let todo = unmount.tick(now);
+            self.unmount(now, todo, orders);
+        }
+        // Only here: what is known at once (no child is left) makes a look needless.
+        if let State::Ending(ending) = &self.state
+            && ending.wants_look(now)
+        {
+            orders.push(JobAction::Look);
+        }
+        if let State::Detaching { until } = self.state
+            && now >= until
+        {
+            self.finish(orders);
+        }
+    }
+
+    fn noted(&mut self, now: Tick, note: Note, orders: &mut Vec<JobAction>) {
+        let grace = self.grace();
+        match (&mut self.state, note) {
+            (State::Preparing | State::Starting | State::Running, note) => {
+                self.with_run(now, orders, |run, now, orders| run.noted(now, note, grace, orders));
+            }
+            (State::Unmounting(unmount), Note::Extend(time)) => unmount.extend(now, time),
+            (State::Ending(ending), Note::Extend(time)) => {
+                if ending.forced_for(now).is_none() {
+                    ending.not_before(now + time);
                 }
+            }
+            (State::Unmounting(_) | State::Ending(_) | State::Detaching { .. } | State::Ended, _) => {}
+        }
+    }
+
+    fn task_ended(&mut self, now: Tick, task: Task, exit: Result<Exit, String>, orders: &mut Vec<JobAction>) {
+        match task {
+            Task::Prepare | Task::Setup(_) => {
+                self.with_run(now, orders, |run, now, orders| run.step_ended(now, task, exit, orders));
+            }
+            Task::Check => self.with_run(now, orders, |run, now, orders| run.check_ended(now, exit, orders)),
+            Task::Unmount | Task::Detach => match &mut self.state {
+                State::Unmounting(unmount) => {
+                    let todo = unmount.ended(now, exit.ok());
+                    self.unmount(now, todo, orders);
+                }
+                State::Detaching { .. } if task == Task::Detach => self.finish(orders),
+                State::Preparing
+                | State::Starting
+                | State::Running
+                | State::Ending(_)
+                | State::Detaching { .. }
+                | State::Ended => {}
+            },
+        }
+    }
+
+    fn unmount(&mut self, now: Tick, todo: Todo, orders: &mut Vec<JobAction>) {
+        let Some(run) = &mut self.run else { return };
+        match todo {
+            Todo::Nothing => {}
+            Todo::Unmount => run.fork(Task::Unmount, orders),
+            Todo::NameHolders => orders.push(JobAction::NameHolders { lazily: false }),
+            Todo::Detach => {
+                orders.push(JobAction::NameHolders { lazily: true });
+                run.fork(Task::Detach, orders);
+            }
+            Todo::EndTree => {
+                let grace = match &self.state {
+                    State::Unmounting(unmount) => unmount.grace(),
+                    State::Preparing
+                    | State::Starting
+                    | State::Running
+                    | State::Ending(_)
+                    | State::Detaching { .. }
+                    | State::Ended => self.grace(),
+                };
+                self.state = State::Ending(self.ending(now, grace));
             }
         }
     }
@@ -233,32 +427,74 @@ impl Job {
         self.config.grace.unwrap_or(self.config.default_grace)
     }
 
+    /// The command's process group.
+    fn group(&self) -> Option<Pgid> {
+        self.command.and_then(Pgid::led_by)
+    }
+
+    fn ending(&self, now: Tick, grace: Duration) -> Ending {
+        let signal = self.run.as_ref().map_or(Signal::TERM, |run| run.config().stop.signal);
+        Ending::begin(now, self.me, grace).asking(self.group(), signal)
+    }
+
     /// Begins to end the tree, or ends it sooner.
-    fn end(&mut self, now: Tick, cause: Cause, grace: Duration) {
+    fn end(&mut self, now: Tick, cause: Cause, grace: Duration, orders: &mut Vec<JobAction>) {
         match &mut self.state {
-            State::Starting | State::Running => {
+            State::Preparing | State::Starting | State::Running => {
                 self.cause.get_or_insert(cause);
                 self.timeout_at = None;
-                self.state = State::Ending(Ending::begin(now, self.me, grace));
+                if let Some(run) = &mut self.run {
+                    run.quit(orders);
+                    // Of a daemon that has ended nothing can be written out any more.
+                    if run.is_mounted() && self.exit.is_none() {
+                        self.told_ending = true;
+                        orders.push(JobAction::TellEnding);
+                        run.fork(Task::Unmount, orders);
+                        self.state = State::Unmounting(Unmount::begin(now, grace));
+                        return;
+                    }
+                }
+                self.state = State::Ending(self.ending(now, grace));
             }
+            State::Unmounting(unmount) => unmount.hurry(now, grace),
             State::Ending(ending) => ending.hurry(now + grace),
-            State::Ended => {}
+            State::Detaching { .. } | State::Ended => {}
         }
     }
 
-    fn reaped(&mut self, now: Tick, pid: Pid, exit: Exit) {
-        if self.command == Some(pid) {
-            self.exit.get_or_insert(exit);
-            let cause = match self.killed.take() {
-                Some((signal, by)) if exit == Exit::Signal(signal) => Cause::Killed { signal, by },
-                Some(_) | None => Cause::of(exit, self.oom),
-            };
-            if matches!(self.state, State::Starting | State::Running) {
-                self.end(now, cause, self.grace());
-            }
+    fn reaped(&mut self, now: Tick, pid: Pid, exit: Exit, orders: &mut Vec<JobAction>) {
+        if self.command != Some(pid) {
+            return;
         }
-        if let State::Ending(ending) = &mut self.state {
-            ending.child_ended(now);
+        self.exit.get_or_insert(exit);
+        let cause = match self.killed.take() {
+            Some((signal, by)) if exit == Exit::Signal(signal) => Cause::Killed { signal, by },
+            Some(_) | None => Cause::of(exit, self.oom),
+        };
+        match &self.state {
+            State::Preparing | State::Starting | State::Running => self.end(now, cause, self.grace(), orders),
+            State::Unmounting(unmount) => self.state = State::Ending(self.ending(now, unmount.grace())),
+            State::Ending(_) | State::Detaching { .. } | State::Ended => {}
+        }
+    }
+
+    /// No child was left at some moment: whether that is the end.
+    fn alone(&mut self, now: Tick, orders: &mut Vec<JobAction>) {
+        let Some(run) = &mut self.run else {
+            if self.command.is_some() && self.exit.is_some() {
+                self.finish(orders);
+            }
+            return;
+        };
+        let is_over = matches!(self.state, State::Ending(_));
+        if !is_over || run.has_tasks() || run.is_commanded() && self.exit.is_none() {
+            return;
+        }
+        if run.wants_detach() {
+            run.fork(Task::Detach, orders);
+            self.state = State::Detaching { until: now + DETACH };
+        } else {
+            self.finish(orders);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Decisions: facts in, orders out. Nothing here knows a file, a clock, a process or a log.
 //!
 //! - [`Init`] is PID 1's: [`Event`]s are what its loop saw, [`Action`]s what the loop is to do.
-//! - [`Job`] is a keeper's: [`JobEvent`] and [`JobAction`].
+//! - [`Job`] is a keeper's, for a job or one run of a service: [`JobEvent`] and [`JobAction`].
 //! - [`Ending`] ends a set of processes and serves both; [`Phase`] is the order of leaving.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod flood;
 mod init;
 mod job;
 mod relay;
+mod run;
 pub mod service;
 mod shutdown;
 mod table;
@@ -23,4 +24,5 @@ pub use event::{Account, Event};
 pub use init::{Config, Init, Role, Stuck};
 pub use job::{Job, JobAction, JobConfig, JobEvent};
 pub use relay::{Relay, relay};
+pub use run::{BUSY, Note, Task, notes};
 pub use shutdown::Phase;

@@ -126,6 +126,15 @@ pub fn remote_volumes() -> std::io::Result<Vec<Volume>> {
     Ok(lines.filter_map(line).filter_map(|mount| mount.volume()).collect())
 }
 
+/// What is mounted at `path`, by the kernel's name of it, last.
+pub fn mount_at(path: &Path) -> std::io::Result<Option<Mount>> {
+    Ok(at(parse(&super::whole("/proc/self/mountinfo")?), path))
+}
+
+fn at(mounts: Vec<Mount>, path: &Path) -> Option<Mount> {
+    mounts.into_iter().rfind(|mount| mount.path == path)
+}
+
 /// The filesystem's type in a line.
 fn kind(line: &[u8]) -> Option<&str> {
     let after = line.windows(3).position(|three| three == b" - ")? + 3;
@@ -242,5 +251,7 @@ torn line\n";
         mounts.push(Mount { id: 99, ..mounts[3].clone() });
         assert_eq!(on(&mounts, "/data/x"), Some(99));
         assert_eq!(volume_of_path(&mounts, Path::new("/proc/1")), None);
+        assert_eq!(at(mounts.clone(), Path::new("/data")).map(|mount| mount.id), Some(99));
+        assert_eq!(at(mounts, Path::new("/data/x")), None);
     }
 }

@@ -1,51 +1,58 @@
-//! A keeper: the small process between the init and one job. It may block; only its job would notice.
+//! A keeper: the small process between the init and one job, or one run of a service. It may block; only its job would notice.
 //!
 //! It is a fork of the init without exec and the subreaper of its tree. It serves one request from
 //! beginning to end: opens the client's FIFOs, starts the command, watches over it as [`Job`] decides,
 //! writes the record, and exits.
 
+mod begin;
+mod check;
+mod hear;
 mod late;
+mod mount;
 mod output;
+mod record;
+mod relay;
+mod request;
+mod service;
+mod sink;
 mod stuck;
 
 pub use late::let_go;
+pub use record::usage;
+pub use request::LARGEST_REQUEST;
 pub use stuck::explain;
 
 use std::{
     collections::VecDeque,
     ffi::CString,
     fs::File,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
     thread::sleep,
     time::{Duration, SystemTime},
 };
 
 use crate::{
-    base::{Exit, JobId, Name, Pid, RequestId, Signal, Subject},
-    core::{Job, JobAction, JobConfig, JobEvent, Source},
+    base::{ExecFailure, JobId, Name, Pid, Signal},
+    core::{Job, JobAction, JobEvent, Source},
     inspect,
-    proto::{
-        Alive, Bytes, Cause, Io, Leftover, Notice, OomKill, Order, Record, Reply, Request, Usage, VERSION, files,
-        place, record_time,
-    },
+    proto::{Alive, Bytes, Cause, Leftover, Notice, Reply, Request},
     sys::{
         clock,
-        dir::{Access, Dir},
+        dir::Dir,
         fd,
-        link::{Link, Received},
-        poll::{Interest, wait_any},
+        link::Link,
         process,
         signals::{self, Signals},
         spawn,
         start::Original,
-        wait::{self, Reaped, children_usage, reap},
+        wait::children_usage,
     },
 };
 use output::Output;
+use request::{Client, load};
+use service::Service;
 
-/// The largest `request.json` that is read, in bytes: more than `execve(2)` takes.
-pub const LARGEST_REQUEST: u64 = 64 << 20;
 /// Characters of a command that `ps` may show.
 const COMMAND_TEXT: usize = 200;
 /// How often what must not be lost is tried, and the pause in between.
@@ -64,8 +71,8 @@ pub struct Start<'a> {
     pub prune: Vec<JobId>,
     /// To the init.
     pub link: &'a Link,
-    /// The control directory.
-    pub control: &'a Dir,
+    /// The control directory, where there is one; only a service can do without.
+    pub control: Option<&'a Dir>,
     /// The whole environment, from the job's own entries.
     pub environment: &'a dyn Fn(&[Vec<u8>]) -> spawn::Environment,
     /// The init's original working directory.
@@ -78,33 +85,42 @@ pub struct Start<'a> {
     pub oom: Option<&'a inspect::OomCounter>,
     /// The signals that the init was started to ignore (by `nohup`, by a script's `&`): a job is not.
     pub ignored: &'a [Signal],
+    /// The init's original standard output, for a service; `/dev/null` if it is not given.
+    pub stdout: Option<&'a OwnedFd>,
+    /// The init's original standard error, likewise.
+    pub stderr: Option<&'a OwnedFd>,
 }
 
 /// Why a job did not even begin: the cause, and whether the client is told.
 struct Refusal(Cause);
 
-/// The client's ends of a request.
-#[derive(Default)]
-struct Client {
-    reply: Option<File>,
-    stdin: Option<File>,
-    stdout: Option<File>,
-    stderr: Option<File>,
-}
-
 /// Serves one job. Answers with the keeper's exit code, which nobody needs: the init was told.
 pub fn run(start: Start) -> u8 {
-    process::set_name(&format!("keeper {}", start.job));
+    match (&start.source, &start.name) {
+        (Source::Service(_), Some(name)) => process::set_name(&format!("keeper {name}")),
+        (Source::Service(_) | Source::Request(_) | Source::Words(_), _) => {
+            process::set_name(&format!("keeper {}", start.job));
+        }
+    }
     let mut client = Client::default();
     // The reply first: whatever fails afterwards can be said.
     let served = load(&start, &mut client).and_then(|(request, place)| {
+        // Who copies a service's output is not below us: it is to end after us.
+        let service = match &start.source {
+            Source::Service(run) => Some(Service::open(&start, run)?),
+            Source::Request(_) | Source::Words(_) => None,
+        };
         let signals = process::become_subreaper().and_then(|()| Signals::some(&[Signal::CHLD]));
-        let keeper = Keeper::begin(&start, signals.map_err(refuse("keep a job"))?, request, &mut client)?;
+        let signals = signals.map_err(refuse("keep a job"))?;
+        let keeper = match service {
+            Some(service) => Keeper::begin_service(&start, signals, request, service),
+            None => Keeper::begin(&start, signals, request, &mut client)?,
+        };
         // What nobody waits for, while the command is being executed.
         if let Some(place) = place {
             place.remove();
         }
-        prune(&start);
+        record::prune(&start);
         Ok(keeper)
     });
     match served {
@@ -114,9 +130,10 @@ pub fn run(start: Start) -> u8 {
                 let line = Reply::Refused { reason: reason.clone() }.to_line();
                 let _ = patiently(|| fd::write(reply, &line));
             }
+            let cause = record::shortened(cause);
             let notice = Notice::Ended { exit: None, cause, wall_us: 0, usage: None }.to_bytes();
             let _ = patiently(|| start.link.send(&notice).map(Some));
-            prune(&start);
+            record::prune(&start);
         }
     }
     0
@@ -140,77 +157,6 @@ fn patiently<T>(mut attempt: impl FnMut() -> std::io::Result<Option<T>>) -> std:
     attempt()
 }
 
-/// Reads the request and opens its FIFOs. Answers also with where it is, if it is anywhere.
-fn load(start: &Start, client: &mut Client) -> Result<(Request, Option<Place>), Refusal> {
-    let id = match &start.source {
-        Source::Request(id) => *id,
-        Source::Words(words) => {
-            let words = words.iter().map(|word| Bytes::from(word.as_str())).collect();
-            return Ok((Request { detach: true, ..Request::new(words) }, None));
-        }
-        Source::Service(run) => {
-            let words = run.command.iter().map(|word| Bytes::from(word.as_str())).collect();
-            return Ok((Request { detach: true, ..Request::new(words) }, None));
-        }
-    };
-    let shortage = |error: std::io::Error, what: &str| match crate::sys::is_shortage(&error) {
-        true => refuse(what)(error),
-        // Gone with its client.
-        false => Refusal(Cause::ClientGone),
-    };
-    let place = Place::open(start.control, id).map_err(|error| shortage(error, "open the request"))?;
-    let directory = &place.directory;
-    // Whoever may command us: the directory's owner, and root, who may drive us from the host.
-    let owners = [0, process::uid()];
-    client.reply = match directory.open_fifo(files::REPLY, Access::Write, Some(&owners)) {
-        Err(error) if crate::sys::is_shortage(&error) => return Err(shortage(error, "open the client's reply")),
-        reply => reply.ok(),
-    };
-    let json = directory.read_file(files::REQUEST, LARGEST_REQUEST, &owners);
-    let json = json.map_err(refuse(format!("read {}", files::REQUEST)))?;
-    let request = Request::parse(&json).map_err(|bad| Refusal(Cause::Refused { reason: bad.to_string() }))?;
-    if client.reply.is_none() && !request.detach {
-        return Err(Refusal(Cause::ClientGone));
-    }
-    let open = |number: usize, access| {
-        let name = files::STREAMS[number];
-        let file = directory.open_fifo(name, access, Some(&owners));
-        file.map(Some).map_err(refuse(format!("open {name}")))
-    };
-    if request.stdin {
-        client.stdin = open(0, Access::Read)?;
-    }
-    if !request.detach {
-        client.stdout = open(1, Access::Write)?;
-        client.stderr = open(2, Access::Write)?;
-    }
-    Ok((request, Some(place)))
-}
-
-/// A request's directory, and where that is.
-struct Place {
-    requests: Dir,
-    name: String,
-    directory: Dir,
-}
-
-impl Place {
-    fn open(control: &Dir, id: RequestId) -> std::io::Result<Place> {
-        let requests = control.dir(files::REQUESTS)?;
-        let name = id.to_string();
-        let directory = requests.dir(&name)?;
-        Ok(Place { requests, name, directory })
-    }
-
-    /// Both ends are open, nobody needs the names.
-    fn remove(self) {
-        for file in [files::REQUEST, files::REPLY].iter().chain(&files::STREAMS) {
-            let _ = self.directory.remove(file);
-        }
-        let _ = self.requests.remove_dir(&self.name);
-    }
-}
-
 /// A command as a person would type it, shortened.
 pub fn command_text(command: &[Bytes]) -> String {
     let text = shell_words::join(command.iter().map(Bytes::text));
@@ -229,6 +175,7 @@ struct Keeper<'a> {
     job: Job,
     reply: Option<File>,
     outputs: Vec<Output>,
+    service: Option<Service<'a>>,
     /// The exec's outcome, until it is known.
     outcome: Option<OwnedFd>,
     started: (SystemTime, crate::base::Tick),
@@ -240,81 +187,7 @@ struct Keeper<'a> {
     facts: VecDeque<JobEvent>,
 }
 
-impl<'a> Keeper<'a> {
-    fn begin(
-        start: &'a Start<'a>,
-        signals: Signals,
-        request: Request,
-        client: &mut Client,
-    ) -> Result<Keeper<'a>, Refusal> {
-        let words: Vec<CString> = request.command.iter().filter_map(|word| CString::new(word.0.clone()).ok()).collect();
-        let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
-        let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
-        own.push(format!("{}={}", place::JOB_VARIABLE, start.job).into_bytes());
-
-        let mut outputs = Vec::new();
-        let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
-        stdio[0] = Some(match client.stdin.take() {
-            Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
-            None => fd::open(Path::new("/dev/null")).map_err(refuse("open /dev/null"))?.into(),
-        });
-        if request.detach || request.keep {
-            let directory = make_job_directory(start).map_err(refuse("make the job's directory"))?;
-            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
-                let (read, write) = fd::pipe().map_err(refuse("make a pipe"))?;
-                let log = output::Log::create(&directory, files::LOGS[number - 1]).map_err(refuse("keep output"))?;
-                outputs.push(Output::new(read, log, fifo));
-                stdio[number] = Some(write);
-            }
-        } else {
-            // Straight into the client's FIFO: no copy of ours.
-            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
-                stdio[number] = fifo.map(blocking).transpose().map_err(refuse("open output"))?;
-            }
-        }
-
-        let command = spawn::Command {
-            words,
-            env: Some((start.environment)(&own)),
-            cwd: Some(cwd.as_deref().unwrap_or(start.cwd)),
-            stdio: [stdio[0].as_ref(), stdio[1].as_ref(), stdio[2].as_ref()],
-            original: &start.original.for_jobs(),
-            reset: start.ignored,
-            group: spawn::Group::Session,
-        };
-        let started = (SystemTime::now(), clock::now());
-        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
-        let spawned = command.spawn().map_err(refuse("fork"))?;
-        let words = command.words;
-        drop(stdio);
-
-        let config = JobConfig {
-            timeout: request.timeout(),
-            grace: request.grace(),
-            default_grace: start.grace,
-            bound_to_client: !request.detach && !request.keep,
-            heartbeat: request.heartbeat().filter(|_| !request.detach),
-        };
-        let mut keeper = Keeper {
-            job: Job::new(config, process::me()),
-            reply: client.reply.take(),
-            outcome: Some(spawned.outcome),
-            facts: VecDeque::from([JobEvent::Forked(spawned.pid)]),
-            init_gone: false,
-            start,
-            request,
-            words,
-            cwd,
-            signals,
-            outputs,
-            started,
-            oom_kills: (oom_kills, oom_kills),
-            beat: (started.1, Duration::ZERO),
-        };
-        keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
-        Ok(keeper)
-    }
-
+impl Keeper<'_> {
     fn run(&mut self) {
         self.until_quiet();
         while !self.job.has_ended() {
@@ -340,106 +213,6 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Waits for the next thing and takes it in: ends last, so that what was said before them comes first.
-    fn wait(&mut self) {
-        let mut fds = vec![(self.signals.fd().as_fd(), Interest::Read)];
-        let link = add(&mut fds, (!self.init_gone).then(|| (self.start.link.fd().as_fd(), Interest::Read)));
-        let outcome = add(&mut fds, self.outcome.as_ref().map(|fd| (fd.as_fd(), Interest::Read)));
-        let reply = add(&mut fds, self.reply.as_ref().map(|fd| (fd.as_fd(), Interest::Hangup)));
-        let outputs: Vec<_> = self.outputs.iter().map(|output| add(&mut fds, output.interest())).collect();
-        let timeout = self.job.deadline().map(|deadline| deadline.since(clock::now()));
-        let ready = match wait_any(&fds, timeout) {
-            Ok(ready) => ready,
-            Err(error) => {
-                log::error!("{}: cannot wait for events: {error}", self.start.job);
-                return;
-            }
-        };
-        let is_ready = |index: Option<usize>| index.is_some_and(|index| ready[index]);
-        for (output, index) in self.outputs.iter_mut().zip(&outputs) {
-            if is_ready(*index) {
-                output.relay();
-            }
-        }
-        if is_ready(link) {
-            self.take_orders();
-        }
-        if is_ready(outcome) {
-            self.take_outcome();
-        }
-        if is_ready(reply) {
-            self.reply = None;
-            self.facts.push_back(JobEvent::ClientGone);
-        }
-        if ready[0] {
-            // SIGCHLD does not queue: one read takes it.
-            let _ = self.signals.next();
-            self.reap();
-        }
-    }
-
-    fn take_orders(&mut self) {
-        loop {
-            match self.start.link.receive() {
-                Received::Message(message) => match Order::parse(&message) {
-                    Some(order) => self.facts.push_back(JobEvent::Order(order)),
-                    None => log::warn!("{}: an order that is not understood", self.start.job),
-                },
-                Received::Nothing => return,
-                Received::Gone => {
-                    self.init_gone = true;
-                    // The client is not to wait for a grace that its init did not survive.
-                    self.reply = None;
-                    self.facts.push_back(JobEvent::InitGone);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn take_outcome(&mut self) {
-        let Some(fd) = &self.outcome else { return };
-        let cwd = self.cwd.as_deref().unwrap_or(self.start.cwd);
-        if let Some(outcome) = spawn::outcome(fd, &self.words, Some(cwd)) {
-            self.outcome = None;
-            self.facts.push_back(outcome.map_or_else(JobEvent::NotExecuted, |()| JobEvent::Executed));
-        }
-    }
-
-    fn reap(&mut self) {
-        // Its exec's outcome was there before its end.
-        self.take_outcome();
-        loop {
-            match reap() {
-                Reaped::Child(pid, exit, used) => {
-                    if exit == Exit::Signal(Signal::KILL) && self.look_for_oom() {
-                        self.blame_oom(used.max_rss_bytes);
-                    }
-                    self.facts.push_back(JobEvent::Reaped(pid, exit));
-                }
-                Reaped::Stopped(_) => {}
-                Reaped::NoneYet => return,
-                Reaped::NoChild => {
-                    self.facts.push_back(JobEvent::Alone);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The kernel counts a kill before it sends the signal.
-    fn look_for_oom(&mut self) -> bool {
-        let kills = self.start.oom.map_or(0, inspect::OomCounter::kills);
-        let more = kills > self.oom_kills.1;
-        self.oom_kills.1 = self.oom_kills.1.max(kills);
-        more
-    }
-
-    fn blame_oom(&mut self, max_rss_bytes: u64) {
-        let limit_bytes = self.start.oom.and_then(inspect::OomCounter::limit);
-        self.facts.extend(OomKill::blame(limit_bytes, max_rss_bytes).map(JobEvent::OomKill));
-    }
-
     fn perform(&mut self, order: JobAction) {
         let job = self.start.job;
         match order {
@@ -456,6 +229,9 @@ impl<'a> Keeper<'a> {
                     Vec::new()
                 });
                 inspect::note_lingering(&mut seen);
+                if seen.is_empty() {
+                    self.reap();
+                }
                 self.facts.push_back(JobEvent::Looked(seen));
             }
             JobAction::Signal(pid, signal) => report(signals::send(pid, signal), job, signal, pid),
@@ -473,8 +249,41 @@ impl<'a> Keeper<'a> {
                 let oom_kills = self.oom_kills.1 - self.oom_kills.0;
                 self.answer(&Reply::Ended { job, exit, cause, left: explained(&left), oom_kills });
             }
+            JobAction::ForkCommand => self.fork_command(),
+            JobAction::Fork(task) => {
+                if let Some(service) = &mut self.service {
+                    let fact = match service.fork(task) {
+                        Ok(pid) => JobEvent::TaskForked(task, pid),
+                        Err(error) => {
+                            JobEvent::TaskNotForked(task, format!("cannot fork: {}", crate::sys::errno(&error)))
+                        }
+                    };
+                    self.facts.push_back(fact);
+                }
+            }
+            JobAction::EndTask(pid) => service::end_task(pid),
+            JobAction::NameHolders { lazily } => {
+                if let Some(service) = &self.service {
+                    service.name_holders(lazily);
+                }
+            }
+            JobAction::Tell(notice) => self.tell(&notice),
             JobAction::AwaitKernel => let_go(),
             JobAction::Finish { exit, cause } => self.finish(exit, cause),
+        }
+    }
+
+    fn fork_command(&mut self) {
+        let Some(service) = &mut self.service else { return };
+        match service.fork_command() {
+            Ok(spawned) => {
+                self.outcome = Some(spawned.outcome);
+                self.facts.push_back(JobEvent::Forked(spawned.pid));
+            }
+            Err(error) => {
+                let failure = ExecFailure { what: "fork".into(), errno: crate::sys::errno(&error), interpreter: None };
+                self.facts.push_back(JobEvent::NotExecuted(failure));
+            }
         }
     }
 
@@ -518,32 +327,9 @@ impl<'a> Keeper<'a> {
         for output in &mut self.outputs {
             output.finish(self.start.grace);
         }
-    }
-
-    fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
-        self.finish_outputs();
-        self.look_for_oom();
-        let (started, tick) = self.started;
-        let wall_us = u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX);
-        let oom_kills = self.oom_kills.1 - self.oom_kills.0;
-        let usage = Usage { oom_kills, ..usage(&children_usage(), inspect::children_io()) };
-        let record = Record {
-            version: VERSION,
-            job: Subject::Job(self.start.job),
-            name: self.start.name.clone(),
-            command: self.request.command.clone(),
-            started: record_time(started),
-            ended: record_time(SystemTime::now()),
-            wall_us,
-            exit,
-            cause: cause.clone(),
-            usage,
-        };
-        let written = make_job_directory(self.start).and_then(|dir| dir.write_file(files::RECORD, &record.to_json()));
-        if let Err(error) = written {
-            log::warn!("{}: cannot write its record: {}", self.start.job, crate::sys::errno(&error));
+        if let Some(service) = &mut self.service {
+            service.finish_outputs();
         }
-        self.tell(&Notice::Ended { exit, cause, wall_us, usage: Some(usage) });
     }
 }
 
@@ -552,58 +338,6 @@ fn cpus_milli() -> u64 {
     let own = process::cpus() as u64 * 1000;
     let share = inspect::limits(process::me()).cpu.and_then(|cpu| cpu.limit);
     share.map_or(own, |share| own.min((share * 1000.0) as u64))
-}
-
-fn add<T>(list: &mut Vec<T>, entry: Option<T>) -> Option<usize> {
-    list.push(entry?);
-    Some(list.len() - 1)
-}
-
-fn blocking(file: File) -> std::io::Result<OwnedFd> {
-    fd::set_nonblocking(&file, false)?;
-    Ok(file.into())
-}
-
-/// Removes the directories that are no longer kept.
-fn prune(start: &Start) {
-    if start.prune.is_empty() {
-        return;
-    }
-    if let Ok(jobs) = start.control.dir(files::JOBS) {
-        for old in start.prune.iter().map(JobId::to_string) {
-            // Usually there is a record and nothing else.
-            let record = jobs.dir(&old).and_then(|directory| directory.remove(files::RECORD));
-            if record.and_then(|()| jobs.remove_dir(&old)).is_err() {
-                let _ = jobs.remove_tree(&old);
-            }
-        }
-    }
-}
-
-/// The job's directory.
-fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
-    let jobs = start.control.dir(files::JOBS)?;
-    let name = start.job.to_string();
-    jobs.make_dir(&name)?;
-    jobs.dir(&name)
-}
-
-/// What processes used, as a record has it.
-pub fn usage(used: &wait::Usage, io: Option<inspect::Io>) -> Usage {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let io = io.map(|inspect::Io { chars, bytes }| Io {
-        read_chars: chars[0],
-        written_chars: chars[1],
-        read_bytes: bytes[0],
-        written_bytes: bytes[1],
-    });
-    Usage {
-        cpu_user_us: micros(used.user),
-        cpu_system_us: micros(used.system),
-        max_rss_bytes: used.max_rss_bytes,
-        io,
-        oom_kills: 0,
-    }
 }
 
 /// The same processes, with all that can be seen of where they hang.

@@ -8,6 +8,9 @@ pub const VARIABLE: &str = "LASTOUT_CONTROL";
 /// The environment variable that names a job inside its own tree.
 pub const JOB_VARIABLE: &str = "LASTOUT_JOB";
 
+/// The environment variable that names a service inside its own tree.
+pub const SERVICE_VARIABLE: &str = "LASTOUT_SERVICE";
+
 /// Its value in main's tree.
 pub const MAIN: &str = "main";
 

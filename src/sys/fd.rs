@@ -56,6 +56,13 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// The same open file by another number, at least `lowest`, closed on exec.
+pub fn above(fd: impl AsFd, lowest: RawFd) -> io::Result<OwnedFd> {
+    let number = fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(number) })
+}
+
 /// Whether there is nothing to read now (`FIONREAD`), for a pipe.
 pub fn is_empty(fd: impl AsFd) -> bool {
     let mut count: libc::c_int = 0;

@@ -16,6 +16,7 @@ pub mod notify;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+pub mod sd_notify;
 pub mod signals;
 pub mod spawn;
 pub mod splice;

@@ -102,3 +102,38 @@ pub fn sync(fd: impl AsFd) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Unmounts what is mounted last at `path`; `lazily` even if somebody holds it. May block.
+pub fn unmount(path: &std::path::Path, lazily: bool) -> io::Result<()> {
+    use nix::mount::{MntFlags, umount2};
+    let how = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    Ok(umount2(path, how | MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
+/// Why an unmount may fail, for whoever decides what to do then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Somebody holds it.
+    Busy,
+    /// Nothing is mounted there.
+    NotMounted,
+    /// We may not.
+    Forbidden,
+    /// Something else.
+    Other,
+}
+
+/// What an error of [`unmount`] means.
+pub fn refusal(error: &io::Error) -> Refusal {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => Refusal::Busy,
+        Some(libc::EINVAL | libc::ENOENT) => Refusal::NotMounted,
+        Some(libc::EPERM | libc::EACCES) => Refusal::Forbidden,
+        _ => Refusal::Other,
+    }
+}
+
+/// Whether this is what a FUSE mount answers whose server has gone.
+pub fn is_dead(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+}

@@ -70,6 +70,8 @@ pub enum Interest {
     Write,
     /// Only that the other side has gone.
     Hangup,
+    /// A change of what `/proc/self/mountinfo` has, for which one waits so (proc_pid_mounts(5)).
+    Priority,
 }
 
 /// Waits until there is something to read, or for anything else: whoever calls this looks. It allocates nothing.
@@ -83,6 +85,7 @@ pub fn wait_any(fds: &[(BorrowedFd, Interest)], timeout: Option<Duration>) -> io
         Interest::Read => PollFlags::POLLIN,
         Interest::Write => PollFlags::POLLOUT,
         Interest::Hangup => PollFlags::empty(),
+        Interest::Priority => PollFlags::POLLPRI,
     };
     // Before what is only needed here: freed in the opposite order, see `memory`.
     let mut ready = vec![false; fds.len()];

@@ -71,6 +71,12 @@ pub fn parent_death_signal() -> Option<Signal> {
     prctl::get_pdeathsig().ok().flatten().and_then(|signal| Signal::new(signal as i32))
 }
 
+/// A session of our own, and so a process group that we lead.
+pub fn lead_session() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    Ok(())
+}
+
 /// Has the kernel send us `signal` when our parent ends.
 pub fn set_parent_death_signal(signal: Signal) -> io::Result<()> {
     // SAFETY: no memory is involved.

@@ -72,6 +72,10 @@ pub struct Command<'a> {
     pub cwd: Option<&'a Path>,
     /// Replacements for standard input, output and error.
     pub stdio: [Option<&'a OwnedFd>; 3],
+    /// Its descriptor 3.
+    pub third: Option<&'a OwnedFd>,
+    /// The variable of `env` that has its own process id.
+    pub pid_variable: Option<&'a str>,
     /// What it gets back.
     pub original: &'a Original,
     /// Signals that are not to be ignored, though they are.
@@ -113,6 +117,9 @@ impl Command<'_> {
     pub fn spawn(&self) -> io::Result<Spawned> {
         let (outcome, report) = fd::pipe()?;
         let pid = fork_child(|| {
+            // Out of the way of what the command is to have there.
+            let moved = self.third.and_then(|_| fd::above(&report, 4).ok());
+            let report = moved.unwrap_or(report);
             let (step, error, interpreter) = self.become_command();
             let mut message = vec![step];
             message.extend(super::errno(&error).0.to_ne_bytes());
@@ -162,6 +169,14 @@ impl Command<'_> {
                 }
             }
         }
+        if let Some(third) = self.third {
+            // From another number, or it would be closed on exec.
+            let third = fd::above(third, 4)?;
+            // SAFETY: as above; nobody uses our 3 any more.
+            if unsafe { libc::dup2(third.as_raw_fd(), 3) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
         if self.original.chld_ignored {
             // SAFETY: SIG_IGN is no handler.
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -183,7 +198,11 @@ impl Command<'_> {
     /// and gives up at an entry of `PATH` that is on a stale volume. Returns only if all fails.
     fn execute(&self) -> (io::Error, Option<PathBuf>) {
         let words = pointers(&self.words);
-        let env = self.env.as_deref().map(pointers);
+        let mut env = self.env.as_deref().map(pointers);
+        let pid = self.pid_variable.and_then(|name| CString::new(format!("{name}={}", process::me())).ok());
+        if let (Some(env), Some(pid)) = (&mut env, &pid) {
+            env.insert(0, pid.as_ptr());
+        }
         let execute = |program: &CStr, words: &[*const libc::c_char]| {
             let (program, words) = (program.as_ptr(), words.as_ptr());
             match &env {

@@ -208,10 +208,12 @@ impl Turn<'_> {
         let command = spawn::Command {
             words: self.plan.command.clone(),
             env: self.control.as_ref().map(|control| {
-                environment(control, &[format!("{}={}", place::JOB_VARIABLE, place::MAIN).into_bytes()])
+                environment(Some(control), &[format!("{}={}", place::JOB_VARIABLE, place::MAIN).into_bytes()])
             }),
             cwd: None,
             stdio: [None; 3],
+            third: None,
+            pid_variable: None,
             original: self.original,
             reset: &[],
             group: if self.terminal.is_some() { spawn::Group::Foreground } else { spawn::Group::Own },
@@ -247,26 +249,35 @@ impl Turn<'_> {
         name: Option<Name>,
         prune: Vec<JobId>,
     ) -> std::io::Result<Pid> {
-        let Some(control) = &self.control else { return Err(std::io::ErrorKind::NotFound.into()) };
+        let control = self.control.as_ref();
         let ignored = self.ignored.get_or_init(signals::ignored);
         let oom = self.oom.get_or_init(inspect::OomCounter::find).as_ref();
         let (ours, theirs) = Link::pair()?;
         self.poller.add(ours.fd(), Token::Keeper(job).pack())?;
         let pid = spawn::fork_child(|| {
-            fd::close_all_but(&[theirs.fd().as_raw_fd(), control.dir.fd().as_raw_fd()]);
+            let streams = self.streams.iter().flatten().map(AsRawFd::as_raw_fd);
+            let directory = control.map(|control| control.dir.fd().as_raw_fd());
+            fd::close_all_but(&streams.chain(directory).chain([theirs.fd().as_raw_fd()]).collect::<Vec<_>>());
+            if self.streams.is_some() {
+                // The first services begin before the init has let go of what is main's.
+                let _ = std::env::set_current_dir("/");
+                fd::detach_stdio();
+            }
             keeper::run(keeper::Start {
                 job,
                 name,
                 source,
                 prune,
                 link: &theirs,
-                control: &control.dir,
+                control: control.map(|control| &control.dir),
                 environment: &|own| environment(control, &[&self.export[..], own].concat()),
                 cwd: &self.cwd,
                 grace: self.plan.grace.unwrap_or(GRACE),
                 original: self.original,
                 ignored,
                 oom,
+                stdout: self.streams.as_ref().map(|[stdout, _]| stdout),
+                stderr: self.streams.as_ref().map(|[_, stderr]| stderr),
             })
         })?;
         self.keepers.insert(job, Keeper { pid, link: ours });
@@ -510,9 +521,9 @@ impl Turn<'_> {
 }
 
 /// The init's own environment in its order, where the control directory is, and what a job adds: the last word counts.
-fn environment(control: &Control, own: &[Vec<u8>]) -> spawn::Environment {
-    let place = [place::VARIABLE.as_bytes(), b"=", control.path.as_os_str().as_bytes()].concat();
-    let added: Vec<&[u8]> = std::iter::once(&place).chain(own).map(Vec::as_slice).collect();
+fn environment(control: Option<&Control>, own: &[Vec<u8>]) -> spawn::Environment {
+    let place = control.map(|control| [place::VARIABLE.as_bytes(), b"=", control.path.as_os_str().as_bytes()].concat());
+    let added: Vec<&[u8]> = place.iter().chain(own).map(Vec::as_slice).collect();
     let name = |entry| -> &[u8] { <[u8]>::split(entry, |b| *b == b'=').next().unwrap_or_default() };
     let inherited = spawn::environment().filter(|entry| !added.iter().any(|new| name(new) == name(entry.to_bytes())));
     let again = |at: usize| added[at + 1..].iter().any(|later| name(later) == name(added[at]));

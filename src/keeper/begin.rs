@@ -1,0 +1,146 @@
+//! How a keeper begins.
+
+use std::{
+    collections::VecDeque,
+    ffi::CString,
+    fs::File,
+    os::fd::OwnedFd,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    Keeper, Refusal, Start, command_text,
+    output::{self, Output},
+    record::make_job_directory,
+    refuse,
+    request::Client,
+    service::Service,
+};
+use crate::{
+    core::{Job, JobConfig, JobEvent},
+    inspect,
+    proto::{Notice, Request, files, place},
+    sys::{clock, fd, process, signals::Signals, spawn},
+};
+
+impl<'a> Keeper<'a> {
+    pub(super) fn begin(
+        start: &'a Start<'a>,
+        signals: Signals,
+        request: Request,
+        client: &mut Client,
+    ) -> Result<Keeper<'a>, Refusal> {
+        let words: Vec<CString> = request.command.iter().filter_map(|word| CString::new(word.0.clone()).ok()).collect();
+        let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
+        let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
+        own.push(format!("{}={}", place::JOB_VARIABLE, start.job).into_bytes());
+
+        let mut outputs = Vec::new();
+        let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
+        stdio[0] = Some(match client.stdin.take() {
+            Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
+            None => fd::open(Path::new("/dev/null")).map_err(refuse("open /dev/null"))?.into(),
+        });
+        if request.detach || request.keep {
+            let directory = make_job_directory(start).map_err(refuse("make the job's directory"))?;
+            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
+                let (read, write) = fd::pipe().map_err(refuse("make a pipe"))?;
+                let log = output::Log::create(&directory, files::LOGS[number - 1]).map_err(refuse("keep output"))?;
+                outputs.push(Output::new(read, log, fifo));
+                stdio[number] = Some(write);
+            }
+        } else {
+            // Straight into the client's FIFO: no copy of ours.
+            for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
+                stdio[number] = fifo.map(blocking).transpose().map_err(refuse("open output"))?;
+            }
+        }
+
+        let command = spawn::Command {
+            words,
+            env: Some((start.environment)(&own)),
+            cwd: Some(cwd.as_deref().unwrap_or(start.cwd)),
+            stdio: [stdio[0].as_ref(), stdio[1].as_ref(), stdio[2].as_ref()],
+            third: None,
+            pid_variable: None,
+            original: &start.original.for_jobs(),
+            reset: start.ignored,
+            group: spawn::Group::Session,
+        };
+        let started = (SystemTime::now(), clock::now());
+        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
+        let spawned = command.spawn().map_err(refuse("fork"))?;
+        let words = command.words;
+        drop(stdio);
+
+        let config = JobConfig {
+            timeout: request.timeout(),
+            grace: request.grace(),
+            default_grace: start.grace,
+            bound_to_client: !request.detach && !request.keep,
+            heartbeat: request.heartbeat().filter(|_| !request.detach),
+        };
+        let mut keeper = Keeper {
+            job: Job::new(config, process::me()),
+            reply: client.reply.take(),
+            outcome: Some(spawned.outcome),
+            facts: VecDeque::from([JobEvent::Forked(spawned.pid)]),
+            init_gone: false,
+            start,
+            request,
+            words,
+            cwd,
+            signals,
+            outputs,
+            service: None,
+            started,
+            oom_kills: (oom_kills, oom_kills),
+            beat: (started.1, Duration::ZERO),
+        };
+        keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
+        Ok(keeper)
+    }
+
+    /// The same for one run of a service: what is forked when, its [`Job`] says.
+    pub(super) fn begin_service(
+        start: &'a Start<'a>,
+        signals: Signals,
+        request: Request,
+        service: Service<'a>,
+    ) -> Keeper<'a> {
+        let config = JobConfig {
+            timeout: None,
+            grace: service.run().stop.grace,
+            default_grace: start.grace,
+            bound_to_client: false,
+            heartbeat: None,
+        };
+        let started = (SystemTime::now(), clock::now());
+        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
+        let mut keeper = Keeper {
+            job: Job::service(config, process::me(), service.run().clone()),
+            reply: None,
+            outcome: None,
+            facts: VecDeque::from([JobEvent::Begin]),
+            init_gone: false,
+            start,
+            request,
+            words: service.words(),
+            cwd: Some(service.cwd().to_owned()),
+            signals,
+            outputs: Vec::new(),
+            service: Some(service),
+            started,
+            oom_kills: (oom_kills, oom_kills),
+            beat: (started.1, Duration::ZERO),
+        };
+        keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
+        keeper
+    }
+}
+
+fn blocking(file: File) -> std::io::Result<OwnedFd> {
+    fd::set_nonblocking(&file, false)?;
+    Ok(file.into())
+}
