@@ -6,16 +6,17 @@ use std::{
 };
 
 /// Each room, and what it may import besides itself.
-const MAY_IMPORT: [(&str, &[&str]); 9] = [
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("base", &[]),
     ("proto", &["base"]),
     ("sys", &["base"]),
     ("core", &["base", "proto"]),
+    ("config", &["base", "core"]),
     ("inspect", &["base", "sys"]),
     ("keeper", &["base", "proto", "sys", "core", "inspect"]),
-    ("client", &["base", "proto", "sys", "core", "inspect"]),
-    ("init", &["base", "proto", "sys", "core", "inspect", "keeper"]),
-    ("cli", &["base", "proto", "sys", "client", "init"]),
+    ("client", &["base", "proto", "sys", "core", "config", "inspect"]),
+    ("init", &["base", "proto", "sys", "core", "config", "inspect", "keeper"]),
+    ("cli", &["base", "proto", "sys", "config", "client", "init"]),
 ];
 /// What only the fenced rooms may touch.
 const FENCED: [(&str, &[&str]); 4] =
