@@ -299,6 +299,29 @@ pub(super) const ORPHANS: Subcommand = Subcommand {
 };
 
 #[derive(Args, Debug)]
+struct CheckArguments {
+    /// Print the JSON Schema of the configuration file, by which editors complete it
+    #[arg(long, conflicts_with_all = ["json", "files"])]
+    schema: bool,
+    /// Problems as a JSON list of file, line, column and text
+    #[arg(long)]
+    json: bool,
+    /// Configuration files; - is standard input
+    #[arg(required_unless_present = "schema", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+pub(super) const CHECK: Subcommand = Subcommand {
+    name: "check",
+    about: "Tell everything that is wrong in a configuration file",
+    arguments: CheckArguments::augment_args,
+    run: |matches, _| {
+        let CheckArguments { schema, json, files } = read(matches)?;
+        if schema { client::schema() } else { client::check(&files, json) }
+    },
+};
+
+#[derive(Args, Debug)]
 struct ShutdownArguments {
     #[command(flatten)]
     target: TargetArguments,

@@ -23,7 +23,7 @@ struct Subcommand {
 }
 
 /// The one list of subcommands. Arguments are built only for the one that is called: `exec` is to cost a fork.
-const SUBCOMMANDS: [Subcommand; 11] = [
+const SUBCOMMANDS: [Subcommand; 12] = [
     client::EXEC,
     client::PS,
     client::LOGS,
@@ -34,6 +34,7 @@ const SUBCOMMANDS: [Subcommand; 11] = [
     client::SHUTDOWN,
     client::DOCTOR,
     client::ORPHANS,
+    client::CHECK,
     HELP,
 ];
 

@@ -42,7 +42,7 @@ keys! {
 keys! {
     /// `[service.NAME]`
     Service {
-        /// What is run.
+        /// What is run, in the foreground: a list is executed as it is, a text goes to `/bin/sh -c`.
         command: Words = required,
         /// When it is ready: `started` (executed), `notify` (it says `READY=1`, sd_notify), `fd` (it writes a newline to
         /// descriptor 3) or `healthy` (its first health check succeeded).
@@ -59,7 +59,7 @@ keys! {
 keys! {
     /// `[mount.NAME]`: a service that serves a mount, such as a FUSE server in the foreground.
     Mount {
-        /// What serves it, in the foreground.
+        /// What is run, in the foreground: a list is executed as it is, a text goes to `/bin/sh -c`.
         command: Words = required,
         /// Where it is mounted; absolute. It is ready when this is a mount point.
         path: Absolute = required,
@@ -76,7 +76,7 @@ keys! {
     Common {
         /// Commands to run before every start, in order. One that fails is a failed start.
         setup: Commands = [],
-        /// The time that each of them has; 0: for ever.
+        /// The time that each `setup` command has; 0: for ever.
         setup_timeout: Time = "5m",
         /// Working directory.
         cwd: Option<Directory> = (absent "lastout's own"),
@@ -88,9 +88,9 @@ keys! {
         /// When it is started again by itself: `never`, `on-failure` (unless it ended with code 0 or was stopped) or
         /// `always`.
         restart: Restart = "on-failure",
-        /// How long it waits before: `initial × factor^(failures − 1)`, `max` at most.
+        /// How long it waits before a restart: `initial × factor^(failures − 1)`, `max` at most.
         backoff: Backoff = {},
-        /// Failures in a row, restarts being allowed, after which it has failed for good; 0: never.
+        /// Failures in a row after which it has failed for good; 0: never.
         retries: Whole<0, 1_000_000_000> = 0,
         /// When it has failed for good, everything stops, and its exit code is lastout's.
         critical: bool = false,
@@ -244,6 +244,8 @@ impl Value for HealthCheck {
                 problems.bad(node, what)
             }
             Raw::Text(text) => {
+                // What is wrong with it is told of this key.
+                Url::read(node, problems)?;
                 let value = Node { at: node.at, raw: Raw::Text(text.clone()) };
                 let entry = Entry { name: "url".into(), at: node.at, value };
                 Health::read(&Node { at: node.at, raw: Raw::Table(vec![entry]) }, problems).map(HealthCheck)

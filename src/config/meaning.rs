@@ -332,11 +332,9 @@ fn health(HealthCheck(health): &HealthCheck) -> Option<Health> {
 
 fn log(log: &keys::LogTable) -> Option<Log> {
     let sink = match log.file.value.as_ref()? {
-        Some(file) => Sink::File {
-            path: file.0.clone(),
-            max: log.max.value.as_ref()?.0,
-            keep: log.keep.value.as_ref()?.to()?,
-        },
+        Some(file) => {
+            Sink::File { path: file.0.clone(), max: log.max.value.as_ref()?.0, keep: log.keep.value.as_ref()?.to()? }
+        }
         None => Sink::Inherit,
     };
     Some(Log { sink, format: log.format.value? })

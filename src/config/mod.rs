@@ -42,7 +42,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Reads a file's text. `exports` gives the values of [`PLACEHOLDERS`](value::PLACEHOLDERS): `cpus` and `memory`.
+/// Reads a file's text. `exports` gives the values of the placeholders `cpus` and `memory`.
 ///
 /// # Errors
 /// All that is wrong, in the order of the file.
@@ -57,17 +57,20 @@ pub fn parse(text: &str, exports: &dyn Fn(&str) -> Option<String>) -> Result<Ser
     }
 }
 
-/// Reads a file's bytes as text.
+/// Reads a file's bytes, which are to be UTF-8.
 ///
 /// # Errors
-/// Where they are none.
-pub fn decode(bytes: &[u8]) -> Result<&str, Problem> {
-    str::from_utf8(bytes).map_err(|error| {
-        let good = str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
-        let line = good.matches('\n').count() + 1;
-        let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        Problem { line, column, text: "not UTF-8; save the file as UTF-8".into() }
-    })
+/// All that is wrong, in the order of the file.
+pub fn parse_bytes(bytes: &[u8], exports: &dyn Fn(&str) -> Option<String>) -> Result<ServicesConfig, Vec<Problem>> {
+    match str::from_utf8(bytes) {
+        Ok(text) => parse(text, exports),
+        Err(error) => {
+            let good = str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
+            let mut problems = Problems::default();
+            problems.tell(good.len(), "not UTF-8; save the file as UTF-8".into());
+            Err(placed(good, problems))
+        }
+    }
 }
 
 fn placed(text: &str, mut problems: Problems) -> Vec<Problem> {

@@ -221,8 +221,10 @@ fn unknown(name: &str, keys: &[Key], hints: &[(&str, &str)]) -> String {
 
 /// What was most likely meant, or all that is known.
 pub(super) fn instead(name: &str, known: &[&str]) -> String {
-    let likeness = |known: &&str| strsim::jaro(name, known);
-    // A text so long is no slip of the finger, and long to compare.
+    // Jaro alone finds two letters that changed places in a short word unlike.
+    let slip = |known: &str| known.len() > 2 && strsim::osa_distance(name, known) == 1;
+    let likeness = |known: &&str| if slip(known) { 1.0 } else { strsim::jaro(name, known) };
+    // What is so long is no slip of the finger, and long to compare.
     let nearest = known.iter().filter(|_| name.len() <= 64).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     match nearest.filter(|known| likeness(known) > 0.7) {
         Some(known) => format!("did you mean `{known}`?"),

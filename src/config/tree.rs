@@ -124,10 +124,12 @@ fn node(value: Spanned<DeValue>, problems: &mut Problems) -> Node {
     let at = value.span().start;
     let raw = match value.into_inner() {
         DeValue::String(text) => Raw::Text(text.into_owned()),
-        DeValue::Integer(number) => Raw::Whole(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or_else(|_| {
-            problems.tell(at, "not TOML: a whole number is too large; use one of 64 bits".into());
-            0
-        })),
+        DeValue::Integer(number) => {
+            Raw::Whole(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or_else(|_| {
+                problems.tell(at, "not TOML: a whole number is too large; use one of 64 bits".into());
+                0
+            }))
+        }
         // Rust reads whatever TOML writes.
         DeValue::Float(number) => Raw::Decimal(number.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(switch) => Raw::Switch(switch),

@@ -435,6 +435,8 @@ pub(super) struct Item<K, V> {
 pub(super) trait ItemName: FromStr<Err: ToString> {
     /// For the schema.
     const PATTERN: &str;
+    /// And what is none, nevertheless.
+    const EXCEPT: Option<&str> = None;
     /// An entry, for whoever wrote something else than a table.
     const EXAMPLE: &str;
 }
@@ -454,7 +456,10 @@ impl<K: ItemName, V: Value> Value for Named<K, V> {
     }
 
     fn schema() -> Json {
-        let names = json!({ "pattern": K::PATTERN });
+        let names = match K::EXCEPT {
+            Some(except) => json!({ "pattern": K::PATTERN, "not": { "pattern": except } }),
+            None => json!({ "pattern": K::PATTERN }),
+        };
         json!({ "type": "object", "propertyNames": names, "additionalProperties": V::schema() })
     }
 
@@ -465,7 +470,8 @@ impl<K: ItemName, V: Value> Value for Named<K, V> {
 }
 
 impl ItemName for Name {
-    const PATTERN: &str = r"^(?!(j[0-9]+|main)$)[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$";
+    const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$";
+    const EXCEPT: Option<&str> = Some("^(j[0-9]+|main)$");
     const EXAMPLE: &str = "{ NAME = ... }";
 }
 
@@ -477,9 +483,8 @@ impl FromStr for Variable {
     type Err = String;
     fn from_str(name: &str) -> Result<Variable, String> {
         let good = !name.is_empty() && !name.contains(['=', '\0']);
-        good.then(|| Variable(name.into())).ok_or_else(|| {
-            format!("'{}' is not a variable's name; use one without = and NUL", name.escape_default())
-        })
+        good.then(|| Variable(name.into()))
+            .ok_or_else(|| format!("'{}' is not a variable's name; use one without = and NUL", name.escape_default()))
     }
 }
 
