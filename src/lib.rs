@@ -24,7 +24,8 @@
 //!                  cli              arguments -> plan
 //!            init   |
 //!           keeper  |  client       the init forks keepers
-//!            core   |  inspect
+//!           config  |  inspect
+//!            core   |
 //!           proto   |  sys
 //!                  base
 //! ```
@@ -33,6 +34,7 @@
 //! - [`proto`]: requests, replies, records as data <-> bytes. The wire, for both of its sides.
 //! - [`sys`]: the only home of `unsafe`, `libc` and `nix`.
 //! - [`core`]: decisions. Facts in, orders out; no descriptor, file, clock or log.
+//! - [`config`]: the configuration file's keys, checks and schema: a text to data.
 //! - [`inspect`]: reads `/proc`; may block, so it runs in keepers, helpers and clients; of the init only what
 //!   the last section names.
 //! - [`init`], [`keeper`]: loops that turn descriptors into facts and orders into system calls.

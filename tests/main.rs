@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod causes;
+mod check;
 mod control;
 mod docker;
 mod doctor;

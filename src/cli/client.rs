@@ -1,7 +1,7 @@
 use std::{
     ffi::OsStr,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -337,6 +337,30 @@ pub(super) const ORPHANS: Subcommand = Subcommand {
             }
         }
         run(move || client::orphans(&client::Orphans { target, kill, grace, json }))
+    },
+};
+
+pub(super) const CHECK: Subcommand = Subcommand {
+    name: "check",
+    about: "Tell everything that is wrong in a configuration file",
+    usage: "[OPTIONS] FILE...\n\nA FILE of - is standard input.",
+    options: "      --json             Problems as a JSON list of file, line, column and text\n      --schema           Print the JSON Schema of the configuration file, by which editors complete it\n  -h, --help             Print help\n",
+    read: |words| {
+        let (mut files, mut schema, mut json) = (Vec::new(), false, false);
+        while let Some(word) = words.next()? {
+            match word {
+                Long("json") => json = true,
+                Long("schema") => schema = true,
+                Value(file) => files.push(PathBuf::from(file)),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        match (schema, files.is_empty()) {
+            (true, true) if !json => run(client::schema),
+            (true, _) => wrong("--schema stands alone"),
+            (false, true) => wrong("which file? Its name is missing"),
+            (false, false) => run(move || client::check(&files, json)),
+        }
     },
 };
 

@@ -1,5 +1,6 @@
-//! What talks to an init: one file for each command. A client may block; only its caller would notice.
+//! What talks to an init, and what needs none: one file for each command. A client may block; only its caller would notice.
 
+mod check;
 mod doctor;
 mod events;
 mod exec;
@@ -15,6 +16,7 @@ mod text;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use check::{check, schema};
 pub use doctor::{Doctor, doctor};
 pub use events::events;
 pub use exec::{Exec, exec};
