@@ -4,10 +4,14 @@
 //! beginning to end: opens the client's FIFOs, starts the command, watches over it as [`Job`] decides,
 //! writes the record, and exits.
 
+mod cgroup;
 mod late;
+pub mod limits;
 mod output;
 mod stuck;
+mod users;
 
+pub use cgroup::Cgroup;
 pub use late::let_go;
 pub use stuck::explain;
 
@@ -225,6 +229,10 @@ struct Keeper<'a> {
     request: Request,
     words: Vec<CString>,
     cwd: Option<std::path::PathBuf>,
+    /// Its own control group.
+    group: Option<Cgroup>,
+    /// What that gives it of the CPUs.
+    cpu_milli: Option<u64>,
     signals: Signals,
     job: Job,
     reply: Option<File>,
@@ -251,6 +259,12 @@ impl<'a> Keeper<'a> {
         let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
         let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
         own.push(format!("{}={}", place::JOB_VARIABLE, start.job).into_bytes());
+        let refused = |reason| Refusal(Cause::Refused { reason });
+        let wanted = limits::of_request(&request);
+        let init = process::parent().unwrap_or(Pid::INIT);
+        let resolved = limits::resolve(&wanted, init, &start.job.to_string()).map_err(refused)?;
+        // What somebody gave it by name counts more.
+        own.splice(..0, resolved.env.iter().cloned());
 
         let mut outputs = Vec::new();
         let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
@@ -281,12 +295,14 @@ impl<'a> Keeper<'a> {
             original: &start.original.for_jobs(),
             reset: start.ignored,
             group: spawn::Group::Session,
+            limits: Some(&resolved.limits),
         };
         let started = (SystemTime::now(), clock::now());
-        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
+        let oom_kills = resolved.oom().or(start.oom).map_or(0, inspect::OomCounter::kills);
         let spawned = command.spawn().map_err(refuse("fork"))?;
         let words = command.words;
         drop(stdio);
+        let group = resolved.group;
 
         let config = JobConfig {
             timeout: request.timeout(),
@@ -305,6 +321,8 @@ impl<'a> Keeper<'a> {
             request,
             words,
             cwd,
+            group,
+            cpu_milli: wanted.cpu_milli,
             signals,
             outputs,
             started,
@@ -427,16 +445,21 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// Where kills are counted: in the job's own group, if it has one for memory.
+    fn oom(&self) -> Option<&inspect::OomCounter> {
+        self.group.as_ref().and_then(Cgroup::oom).or(self.start.oom)
+    }
+
     /// The kernel counts a kill before it sends the signal.
     fn look_for_oom(&mut self) -> bool {
-        let kills = self.start.oom.map_or(0, inspect::OomCounter::kills);
+        let kills = self.oom().map_or(0, inspect::OomCounter::kills);
         let more = kills > self.oom_kills.1;
         self.oom_kills.1 = self.oom_kills.1.max(kills);
         more
     }
 
     fn blame_oom(&mut self, max_rss_bytes: u64) {
-        let limit_bytes = self.start.oom.and_then(inspect::OomCounter::limit);
+        let limit_bytes = self.oom().and_then(inspect::OomCounter::limit);
         self.facts.extend(OomKill::blame(limit_bytes, max_rss_bytes).map(JobEvent::OomKill));
     }
 
@@ -488,7 +511,7 @@ impl<'a> Keeper<'a> {
         let alive = Alive {
             wall_ms: milli(now.since(self.started.1)),
             cpu_milli: u64::try_from(cpu.saturating_sub(before).as_micros() * 1000 / passed).unwrap_or(u64::MAX),
-            cpus_milli: cpus_milli(),
+            cpus_milli: cpus_milli().min(self.cpu_milli.unwrap_or(u64::MAX)),
             rss_bytes: load.rss_bytes,
             processes: load.processes,
         };
@@ -523,6 +546,9 @@ impl<'a> Keeper<'a> {
     fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
         self.finish_outputs();
         self.look_for_oom();
+        if let Some(group) = &mut self.group {
+            group.remove();
+        }
         let (started, tick) = self.started;
         let wall_us = u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX);
         let oom_kills = self.oom_kills.1 - self.oom_kills.0;

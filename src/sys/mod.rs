@@ -9,6 +9,7 @@ pub mod disposable;
 pub mod fd;
 mod interpreter;
 pub mod late;
+pub mod limits;
 pub mod link;
 pub mod memory;
 pub mod mount;
