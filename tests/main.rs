@@ -13,6 +13,8 @@ mod hangfs;
 mod init;
 mod layers;
 mod leave;
+mod limits;
+mod logger;
 mod stuck;
 mod support;
 mod trees;

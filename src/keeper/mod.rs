@@ -7,6 +7,7 @@
 mod cgroup;
 mod late;
 pub mod limits;
+pub mod logger;
 mod output;
 mod stuck;
 mod users;

@@ -14,6 +14,7 @@ pub mod link;
 pub mod memory;
 pub mod mount;
 pub mod notify;
+pub mod outlet;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
