@@ -7,6 +7,7 @@
 //! ├── main                                    direct child, own process group, gets the terminal
 //! ├── keeper j1 ── wsclean ── ...             one small process per job: subreaper of its tree, owns its
 //! ├── keeper j2 ── sh ── sleep                stdio, kept output, timeout and end
+//! ├── keeper ray ── log                       its service's lines, where they go to a file or have a prefix
 //! ├── log                                     only where standard error is a file that may hang: writes to it
 //! └── helper                                  disposable: walks through /proc, lists, syncfs
 //! ```

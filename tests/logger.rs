@@ -102,19 +102,19 @@ fn lines_are_prefixed_json_or_raw_and_come_at_once() {
 }
 
 #[test]
-fn a_full_file_becomes_the_first_of_those_that_are_kept_and_nothing_is_lost() {
+fn a_full_file_becomes_the_first_of_those_that_are_kept_and_nothing_between_is_lost() {
     let scratch = scratch();
     let path = scratch.path().join("log");
     in_keeper(|| {
         let logger = start(&file_log(&path, 10_000, 3, Format::Raw));
-        for number in 0..3000 {
+        for number in 0..4500 {
             say(&logger.stdout, &format!("line {number:04}\n"));
         }
         assert_eq!(ended(logger), 0);
     });
     let kept = [".3", ".2", ".1", ""].map(|end| text(format!("{}{end}", path.display())));
     let lines: Vec<String> = kept.concat().lines().map(String::from).collect();
-    let expected: Vec<String> = (3000 - lines.len()..3000).map(|number| format!("line {number:04}")).collect();
+    let expected: Vec<String> = (4500 - lines.len()..4500).map(|number| format!("line {number:04}")).collect();
     assert_eq!(lines, expected);
     assert!(
         kept[..3].iter().all(|text| text.len() == 10_000) && lines.len() >= 3000,
@@ -162,7 +162,7 @@ fn a_blocked_reader_costs_lines_which_are_counted_and_the_service_no_time() {
     let told: usize =
         out.lines().filter_map(|line| line.split("lastout: ").nth(1)?.split(' ').next()?.parse::<usize>().ok()).sum();
     assert_eq!((came + told, told.to_string()), (20_000, text(path.with_extension("dropped"))));
-    assert!(came * 100 > 250 * 1024 && told > 0, "the queue was used: {came}");
+    assert!(came * 127 > 300 * 1024 && told > 0, "the queue was used: {came}");
     let numbers: Vec<&str> = out.lines().filter(|line| line.ends_with('x')).map(|line| &line[30..35]).collect();
     assert!(numbers.is_sorted(), "in order, and whole");
 }
@@ -329,8 +329,8 @@ fn a_logger_is_none_of_those_that_are_left() {
 }
 
 #[test]
-fn a_volume_that_hangs_keeps_no_run_from_ending() {
-    // A FIFO without a reader stands for it until the first write; what hangs is held by a frozen process.
+fn a_logger_that_hangs_keeps_no_run_from_ending() {
+    // A process that is stopped does as little as one that hangs in a write.
     let scratch = scratch();
     let path = scratch.path().join("log");
     in_keeper(|| {

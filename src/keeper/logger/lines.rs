@@ -138,6 +138,6 @@ mod tests {
         let expected =
             r#"{"time":"2026-11-21T16:20:53.123Z","service":"ray","stream":"stderr","text":"a \"b\" �\u001b"}"#;
         assert_eq!(line(Format::Json), format!("{expected}\n"));
-        assert_eq!(format(Format::Prefix, time, "ray", "stdout", b"\xff")[26..], *b"y: \xff\n");
+        assert_eq!(format(Format::Prefix, time, "ray", "stdout", b"\xff")[26..], *b"ay: \xff\n");
     }
 }
