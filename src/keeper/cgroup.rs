@@ -331,4 +331,40 @@ mod tests {
         enable(dir.path(), "memory", INIT).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "cpu memory\n");
     }
+
+    /// Takes a group of version 2 that gives a controller to its children and is ours to use, in `LASTOUT_TEST_CGROUP2`.
+    #[test]
+    fn a_real_group_of_version_2_is_split_for_its_own_and_left_alone_otherwise() {
+        let Some(top) = std::env::var_os("LASTOUT_TEST_CGROUP2").map(PathBuf::from) else { return };
+        let controller = words(&top.join("cgroup.subtree_control")).pop_first().unwrap();
+        let base = top.join(format!("lastout-test-{}", std::process::id()));
+        fs::create_dir(&base).unwrap();
+        let mut sleeps = [0; 2].map(|_| std::process::Command::new("sleep").arg("600").spawn().unwrap());
+        let pids = sleeps.each_ref().map(|sleep| sleep.id().to_string());
+        let init = Pid::new(pids[0].parse().unwrap()).unwrap();
+        let mut outcomes = Vec::new();
+        for joining in [&pids[..], &pids[..1]] {
+            joining.iter().for_each(|pid| write(&base.join("cgroup.procs"), pid).unwrap());
+            let outcome = enable(&base, &controller, init);
+            outcomes.push((outcome, words(&base.join("cgroup.procs")), words(&base.join(LEAF).join("cgroup.procs"))));
+            // The other one goes.
+            let _ = write(&top.join("cgroup.procs"), &pids[1]);
+        }
+        let given = words(&base.join("cgroup.subtree_control"));
+        let beside = make_one(&base, &["beside".into()]).and_then(|path| write(&path.join("cgroup.procs"), &pids[1]));
+        for sleep in &mut sleeps {
+            sleep.kill().unwrap();
+            sleep.wait().unwrap();
+        }
+        drop(Cgroup { directories: vec![base.join("beside"), base.join(LEAF), base.clone()], oom: None });
+        assert!(!base.exists());
+        let (refused, inside, leaf) = &outcomes[0];
+        assert!(
+            refused.as_ref().unwrap_err().contains(&format!("has pid {}, which is not lastout's", pids[1])),
+            "{refused:?}"
+        );
+        assert_eq!((inside.len(), leaf.len()), (2, 0), "nobody was moved");
+        assert_eq!(outcomes[1], (Ok(()), BTreeSet::new(), BTreeSet::from([pids[0].clone()])));
+        assert_eq!((given, beside), (BTreeSet::from([controller]), Ok(())));
+    }
 }
