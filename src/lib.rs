@@ -7,6 +7,7 @@
 //! ├── main                                    direct child, own process group, gets the terminal
 //! ├── keeper j1 ── wsclean ── ...             one small process per job, or run of a service: subreaper of
 //! ├── keeper web ── nginx ── ...              its tree; owns stdio, kept output, setup, health checks, end
+//! │   └── log                                 its service's lines, where they go to a file or have a prefix
 //! ├── log                                     only where standard error is a file that may hang: writes to it
 //! └── helper                                  disposable: walks through /proc, lists, syncfs
 //! ```

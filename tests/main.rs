@@ -15,6 +15,8 @@ mod init;
 mod keeper;
 mod layers;
 mod leave;
+mod limits;
+mod logger;
 mod stuck;
 mod support;
 mod trees;

@@ -47,6 +47,8 @@ pub(super) const EXEC: Subcommand = Subcommand {
         "  -e, --env KEY[=VALUE]  Set a variable; without =VALUE, to what it is here"
         "      --env-file FILE    Set variables from a file of KEY=VALUE or KEY lines; # begins a comment line"
         "  -w, --workdir DIR      Working directory [default: main's]"
+        "  -u, --user USER[:GROUP]  As whom: names or numbers, with the user's supplementary groups [default: the init's]"
+        "      --limit NAME=VALUE What it may use: nofile, core, as, nice, oom_score_adj; by cgroup memory, cpus, pids"
         "      --timeout TIME     End the command and all that it started after TIME, with code 124; 0: never"
         "      --grace TIME       Time between SIGTERM and SIGKILL [default: the init's]"
         "      --heartbeat TIME   Say on standard error, so often, that the command still runs, and what it uses"
@@ -66,6 +68,8 @@ pub(super) const EXEC: Subcommand = Subcommand {
                 Short('e') | Long("env") => env.push(words.value()?),
                 Long("env-file") => files.push(words.path()?),
                 Short('w') | Long("workdir") => request.cwd = Some(words.value()?.into()),
+                Short('u') | Long("user") => request.user = Some(words.read(String::from_str)?),
+                Long("limit") => words.read(values::limit)?.set(&mut request.limits),
                 Long("timeout") => {
                     let time = words.read(values::duration)?;
                     request.timeout_ms = Some(time).filter(|time| !time.is_zero()).map(values::milliseconds);
@@ -293,6 +297,23 @@ pub(super) const METRICS: Subcommand = Subcommand {
     usage: "[OPTIONS]",
     options: options! {},
     read: |words| whole(words, client::metrics),
+};
+
+pub(super) const LIMITS: Subcommand = Subcommand {
+    name: "limits",
+    about: "Tell what this container may really use: CPUs, memory, swap, processes",
+    usage: "[OPTIONS]\n\nIt takes no init.",
+    options: "      --json             As JSON\n  -h, --help             Print help\n",
+    read: |words| {
+        let mut json = false;
+        while let Some(word) = words.next()? {
+            match word {
+                Long("json") => json = true,
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        run(move || client::limits(json))
+    },
 };
 
 pub(super) const DOCTOR: Subcommand = Subcommand {

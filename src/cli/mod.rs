@@ -27,7 +27,7 @@ struct Subcommand {
 }
 
 /// The one list of subcommands.
-const SUBCOMMANDS: [Subcommand; 16] = [
+const SUBCOMMANDS: [Subcommand; 17] = [
     client::EXEC,
     client::PS,
     client::LOGS,
@@ -43,6 +43,7 @@ const SUBCOMMANDS: [Subcommand; 16] = [
     client::DOCTOR,
     client::ORPHANS,
     client::CHECK,
+    client::LIMITS,
     HELP,
 ];
 

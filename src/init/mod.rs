@@ -99,8 +99,7 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
 
 /// Reads the configuration file. May block.
 pub fn read_config(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path)
-        .map_err(|error| format!("cannot read {}: {}", path.display(), crate::sys::errno(&error)))
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {}", path.display(), crate::sys::errno(&error)))
 }
 
 /// What the configuration file says, or everything that is wrong with it, a line each.
