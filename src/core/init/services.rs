@@ -63,7 +63,7 @@ impl Init {
                 orders.push(Action::Answer { to, reply: Reply::Refused { reason }, last: true });
             }
             Do::Critical(name, code) => {
-                self.critical.get_or_insert(code);
+                self.services_code.get_or_insert(code);
                 orders.push(Action::Log(Level::Error, format!("{name} is critical and has failed: everything stops")));
                 self.critical_failed = Some(name);
             }
