@@ -401,7 +401,7 @@ impl Init {
         let why = format!("{signal} from {sender}");
         if signal == Signal::HUP && self.config.reloads && sender != Sender::Kernel {
             orders.push(Action::Note(Level::Info, Happening::Signal { signal, from: sender }));
-            return self.reload(None, orders);
+            return self.reload(None, None, orders);
         }
         orders.push(Action::Note(Level::Debug, Happening::Signal { signal, from: sender.clone() }));
         if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, group) {
