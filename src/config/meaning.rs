@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    rc::Rc,
     time::Duration,
 };
 
@@ -279,7 +280,7 @@ fn service(unit: &Unit) -> Option<ServiceConfig> {
         critical: common.critical.value?,
         on_failure: words(&common.on_failure)?,
         on_restart: words(&common.on_restart)?,
-        run: run(unit)?,
+        run: Rc::new(run(unit)?),
     })
 }
 

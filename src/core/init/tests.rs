@@ -1,3 +1,5 @@
+use std::rc::Rc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -731,7 +733,7 @@ fn service(text: &str, mount: bool) -> ServiceConfig {
         critical: false,
         on_failure: None,
         on_restart: None,
-        run,
+        run: Rc::new(run),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the configuration file says, checked. Pure data: `config` reads it from TOML.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, rc::Rc, time::Duration};
 
 use crate::base::{Name, Signal};
 
@@ -38,8 +38,8 @@ pub struct ServiceConfig {
     pub on_failure: Option<Vec<String>>,
     /// Run as a job when it is to be started again, likewise.
     pub on_restart: Option<Vec<String>>,
-    /// What its keeper does.
-    pub run: RunConfig,
+    /// What its keeper does. All who know the service share it: every keeper, a fork, has what the init has.
+    pub run: Rc<RunConfig>,
 }
 
 /// What one start of a service is.
