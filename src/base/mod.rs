@@ -2,6 +2,7 @@
 
 mod duration;
 mod exit;
+mod map;
 mod name;
 mod pid;
 mod process;
@@ -10,6 +11,7 @@ mod tick;
 
 pub use duration::{DURATION, duration, seconds_of};
 pub use exit::{Errno, ExecFailure, Exit};
+pub use map::{Map, Set};
 pub use name::{BadName, JobId, JobRef, Name, RequestId, Subject};
 pub use pid::{Pgid, Pid, ProcId};
 pub use process::Process;

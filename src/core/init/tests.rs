@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    base::{JobId, JobRef, Name, ProcId},
+    base::{JobId, JobRef, Name, ProcId, Set},
     proto::{Cause, Happening as said, JobState, Leftover, Line, Notice, Order, Reply},
 };
 
@@ -850,11 +850,11 @@ fn a_mount_outlives_everybody_who_could_use_it() {
 /// A world that answers orders as the system does, and in which everybody dies of SIGKILL.
 #[derive(Default)]
 struct World {
-    alive: std::collections::BTreeMap<i32, (i32, bool)>,
+    alive: std::collections::Map<i32, (i32, bool)>,
     next: i32,
     exited: Option<u8>,
-    keepers: std::collections::BTreeMap<JobId, i32>,
-    watched: BTreeSet<i32>,
+    keepers: std::collections::Map<JobId, i32>,
+    watched: Set<i32>,
 }
 
 impl World {
