@@ -171,6 +171,12 @@ impl<K: Ord, V> FromIterator<(K, V)> for Map<K, V> {
     }
 }
 
+impl<K: Ord, V, const N: usize> From<[(K, V); N]> for Map<K, V> {
+    fn from(all: [(K, V); N]) -> Map<K, V> {
+        all.into_iter().collect()
+    }
+}
+
 impl<K, V> IntoIterator for Map<K, V> {
     type Item = (K, V);
     type IntoIter = vec::IntoIter<(K, V)>;

@@ -83,12 +83,13 @@ impl Problems {
         self.tell(at, text);
     }
 
-    /// Reads something below a key, which problems will be told with.
-    pub(super) fn below<T>(&mut self, key: &str, read: impl FnOnce(&mut Problems) -> T) -> T {
-        let above = std::mem::replace(&mut self.key, key.into());
-        let result = read(self);
+    /// What is told from here on is below this key. Gives what [`leave`](Self::leave) takes.
+    pub(super) fn enter(&mut self, key: &str) -> String {
+        std::mem::replace(&mut self.key, key.into())
+    }
+
+    pub(super) fn leave(&mut self, above: String) {
         self.key = above;
-        result
     }
 }
 

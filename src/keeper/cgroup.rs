@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn a_real_group_of_version_2_is_split_for_its_own_and_left_alone_otherwise() {
         let Some(top) = std::env::var_os("LASTOUT_TEST_CGROUP2").map(PathBuf::from) else { return };
-        let controller = words(&top.join("cgroup.subtree_control")).pop_first().unwrap();
+        let controller = words(&top.join("cgroup.subtree_control")).into_iter().next().unwrap();
         let base = top.join(format!("lastout-test-{}", std::process::id()));
         fs::create_dir(&base).unwrap();
         let mut sleeps = [0; 2].map(|_| std::process::Command::new("sleep").arg("600").spawn().unwrap());

@@ -850,10 +850,10 @@ fn a_mount_outlives_everybody_who_could_use_it() {
 /// A world that answers orders as the system does, and in which everybody dies of SIGKILL.
 #[derive(Default)]
 struct World {
-    alive: std::collections::Map<i32, (i32, bool)>,
+    alive: crate::base::Map<i32, (i32, bool)>,
     next: i32,
     exited: Option<u8>,
-    keepers: std::collections::Map<JobId, i32>,
+    keepers: crate::base::Map<JobId, i32>,
     watched: Set<i32>,
 }
 
@@ -1022,7 +1022,8 @@ proptest! {
                 Happening::Signal(raw) => Event::Signal { signal: Signal::new(*raw).unwrap(), sender: Sender::Outside },
                 Happening::Dies(which) => {
                     let mut facts = Vec::new();
-                    if let Some(victim) = world.alive.keys().copied().nth(which % world.alive.len().max(1)) {
+                    let victim = world.alive.keys().copied().nth(which % world.alive.len().max(1));
+                    if let Some(victim) = victim {
                         world.keepers.retain(|_, keeper| *keeper != victim);
                         world.die(victim, &mut facts);
                     }
