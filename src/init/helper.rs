@@ -217,7 +217,9 @@ pub(super) fn census(original: &Original) -> io::Result<(Pid, Helper)> {
         for (holders, hidden) in looks.into_iter().flat_map(|look| look.found) {
             // One line for each volume that a process holds, with the first that it holds it by.
             let mut volumes: Map<&Path, Vec<&inspect::Holder>> = Map::new();
-            holders.iter().for_each(|holder| volumes.or_insert_with(&holder.volume.path, Default::default).push(holder));
+            holders
+                .iter()
+                .for_each(|holder| volumes.or_insert_with(&holder.volume.path, Default::default).push(holder));
             told.extend(volumes.values().map(|held| match held.len() {
                 1 => format!("not ours: {}", held[0]),
                 count => format!("not ours: {}, and {} more there", held[0], count - 1),

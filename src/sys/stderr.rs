@@ -39,13 +39,18 @@ pub(super) fn own() -> Option<RawFd> {
 /// `O_NONBLOCK` belongs to the open file description, which main shares: pipes and terminals are opened
 /// again for a description of our own. What cannot be opened again (a socket, another user's pipe) is
 /// asked for room first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stderr {
     own: Option<File>,
     tried: bool,
 }
 
 impl Stderr {
+    /// One that has written nothing yet.
+    pub const fn new() -> Stderr {
+        Stderr { own: None, tried: false }
+    }
+
     fn reopen() -> Option<File> {
         let duplicate = File::from(fd::standard(2).try_clone_to_owned().ok()?);
         let kind = duplicate.metadata().ok()?.file_type();
