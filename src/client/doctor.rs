@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Target, found::Found};
 use crate::{
-    base::{Map, Pid, Process, Set},
+    base::{Map, Pid, Process, Set, sort_unique},
     inspect::{self, Clocks, Holder, Looker, Mount, Unseen, Volume, Wait},
     proto::{JobInfo, JobState, Status},
     sys::{
@@ -105,8 +105,7 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
     report.unseen = looked.unseen;
     mapped(&pids, &stuck_pids, &mut holders, &mut report.unseen);
     holders.extend(looker.hidden_locks(&pids, &holders));
-    holders.sort();
-    holders.dedup();
+    sort_unique(&mut holders);
     report.lock_waits = lock_waits(&seen, &holders, &mounts);
     let wanted = wanted(&mounts, &doctor.paths, &mut report.notes)?;
     report.volumes = volumes(wanted, found.init, holders);
@@ -118,8 +117,7 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
         let (what, why) = wait.cannot.as_ref()?.split_once(": ")?;
         Some(Unseen { pid: wait.pid, comm: wait.comm.clone(), what: what.into(), why: why.into() })
     }));
-    report.unseen.sort();
-    report.unseen.dedup();
+    sort_unique(&mut report.unseen);
     report.hangs = !report.stuck.is_empty() || found.silent || report.volumes.iter().any(|volume| !volume.answers);
     Ok(report)
 }

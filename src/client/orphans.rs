@@ -253,7 +253,7 @@ fn find(target: &Target) -> anyhow::Result<Answer> {
     for orphan in &mut answer.orphans {
         orphan.command = commands.remove(&orphan.process.id.pid);
     }
-    answer.orphans.sort_by(|a, b| (&a.control, a.process.id).cmp(&(&b.control, b.process.id)));
+    crate::base::sort_by(&mut answer.orphans, |a, b| (&a.control, a.process.id).cmp(&(&b.control, b.process.id)));
     answer.left = pids;
     Ok(answer)
 }

@@ -57,30 +57,30 @@ pub fn schema() -> Json {
 
 /// Constants are JSON: the tests read all.
 fn constant(text: &str) -> Json {
-    serde_json::from_str(text).unwrap_or_default()
+    serde_json::from_slice(text.as_bytes()).unwrap_or_default()
 }
 
 fn of(shape: &Shape) -> Json {
     let mut schema = Json::Object(serde_json::Map::new());
-    let typed = |name: &str| Json::Object([("type".into(), name.into())].into_iter().collect());
     match shape {
         Shape::Schema(text) => schema = constant(text),
         Shape::Text(pattern) => {
-            schema = typed("string");
+            schema["type"] = "string".into();
             schema["pattern"] = (*pattern).into();
         }
         Shape::Whole(least, most) => {
-            schema = typed("integer");
+            schema["type"] = "integer".into();
             schema["minimum"] = (*least).into();
             schema["maximum"] = (*most).into();
         }
         Shape::Decimal(least, most) => {
-            schema = typed("number");
+            schema["type"] = "number".into();
             schema["minimum"] = (*least as f64 / 1000.0).into();
             schema["maximum"] = (*most as f64 / 1000.0).into();
         }
         Shape::Size(least) => {
-            let mut number = typed("integer");
+            let mut number = Json::Object(serde_json::Map::new());
+            number["type"] = "integer".into();
             number["minimum"] = (*least).into();
             let text = of(&Shape::Text(r"^\d+(\.\d+)?\s*([kKMGT]?B|[KMGT]iB)?$"));
             schema["anyOf"] = Json::Array(vec![number, text]);
@@ -88,11 +88,11 @@ fn of(shape: &Shape) -> Json {
         Shape::Word(words) => schema["enum"] = words.iter().map(|word| Json::from(*word)).collect(),
         Shape::Either(shapes) => schema["anyOf"] = shapes.iter().map(of).collect(),
         Shape::List(item) => {
-            schema = typed("array");
+            schema["type"] = "array".into();
             schema["items"] = of(item);
         }
         Shape::Named(names, item) => {
-            schema = typed("object");
+            schema["type"] = "object".into();
             schema["propertyNames"] = constant(names);
             schema["additionalProperties"] = of(item);
         }

@@ -63,7 +63,7 @@ impl Initial {
     pub(super) fn json(self) -> Option<Json> {
         match self {
             Initial::Required | Initial::Absent(_) => None,
-            Initial::Given(text) => serde_json::from_str(text).ok(),
+            Initial::Given(text) => serde_json::from_slice(text.as_bytes()).ok(),
         }
     }
 }

@@ -5,7 +5,7 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use crate::base::plain;
+use crate::base::{plain, sort_by};
 
 /// A value, and the byte of the text that it begins at.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ fn entries(table: DeTable, problems: &mut Problems) -> Vec<Entry> {
         Entry { name: name.into_inner().into_owned(), at, value }
     };
     let mut found: Vec<Entry> = table.into_iter().map(entry).collect();
-    found.sort_by_key(|entry| entry.at);
+    sort_by(&mut found, |a, b| a.at.cmp(&b.at));
     found
 }
 

@@ -17,7 +17,7 @@ use super::{
     unseen::why,
 };
 use crate::{
-    base::{Map, Pid},
+    base::{Map, Pid, sort_unique},
     sys::{
         clock, process,
         syscalls::{self, About},
@@ -431,8 +431,7 @@ fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
         // Without fusectl, as in a container: it can only be one of these.
         found.extend(mounts.iter().filter_map(Mount::volume).filter(Volume::is_fuse));
     }
-    found.sort();
-    found.dedup();
+    sort_unique(&mut found);
     if wait.call.as_deref() == Some("page fault") && found.len() == 1 {
         wait.volume = found.pop();
     } else {

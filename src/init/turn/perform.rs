@@ -398,7 +398,7 @@ impl Turn<'_> {
         let status = Reply::Status(Status {
             pid: process::me(),
             main: self.core.main_pid(),
-            phase: format!("{:?}", self.core.phase()).to_lowercase(),
+            phase: format!("{:?}", self.core.phase()).to_ascii_lowercase(),
             keepers: keepers.collect(),
             helpers: self.helpers.keys().copied().collect(),
         });
