@@ -39,7 +39,7 @@ pub(super) fn own() -> Option<RawFd> {
 /// `O_NONBLOCK` belongs to the open file description, which main shares: pipes and terminals are opened
 /// again for a description of our own. What cannot be opened again (a socket, another user's pipe) is
 /// asked for room first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stderr {
     own: Option<File>,
     tried: bool,
