@@ -9,12 +9,9 @@
 //! It promises: nothing is killed before it was asked, or had its grace; nothing is asked twice; there is
 //! a deadline as long as somebody is left.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::base::{Pgid, Pid, ProcId, Process, Signal, Tick};
+use crate::base::{Map, Pgid, Pid, ProcId, Process, Set, Signal, Tick};
 
 /// Between two looks that are made because a child ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -38,7 +35,7 @@ pub struct Ending {
     kill_at: Tick,
     /// The members of this process group are asked by this signal instead of SIGTERM.
     other: Option<(Pgid, Signal)>,
-    told: BTreeMap<ProcId, Said>,
+    told: Map<ProcId, Said>,
     last_look: Option<Tick>,
     next_look: Option<Tick>,
     pause: Duration,
@@ -51,7 +48,7 @@ impl Ending {
             me,
             kill_at: now + grace,
             other: None,
-            told: BTreeMap::new(),
+            told: Map::new(),
             last_look: None,
             next_look: Some(now),
             pause: KILL_PAUSE.0,
@@ -148,8 +145,8 @@ impl Ending {
 
 impl Ending {
     /// The processes that have a living ancestor which was asked in an earlier look.
-    fn below_the_asked(&self, seen: &[Process]) -> BTreeSet<Pid> {
-        let known: BTreeMap<Pid, &Process> = seen.iter().map(|process| (process.id.pid, process)).collect();
+    fn below_the_asked(&self, seen: &[Process]) -> Set<Pid> {
+        let known: Map<Pid, &Process> = seen.iter().map(|process| (process.id.pid, process)).collect();
         let was_asked = |process: &Process| !process.is_dead() && self.told.contains_key(&process.id);
         let is_below = |process: &&Process| {
             let parent =

@@ -21,13 +21,13 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, mem, rc::Rc, time::Duration};
+use std::{mem, rc::Rc, time::Duration};
 
 pub use config::*;
 
 use super::backoff::{Random, delay};
 use crate::{
-    base::{Exit, JobId, Name, RequestId, Tick},
+    base::{Exit, JobId, Name, RequestId, Set, Tick},
     proto::{Cause, ServiceInfo, ServiceState as State},
 };
 
@@ -207,7 +207,7 @@ impl Services {
     }
 
     /// The runs that are mounts'.
-    pub(in crate::core) fn mounts(&self) -> BTreeSet<JobId> {
+    pub(in crate::core) fn mounts(&self) -> Set<JobId> {
         self.list.iter().filter(|service| service.is_mount()).filter_map(|service| service.job).collect()
     }
 
@@ -257,7 +257,7 @@ impl Services {
             (service.started, service.healthy, service.text) = (false, None, None);
             orders.push(Do::Run(service.config.name.clone(), Rc::clone(&service.config.run)));
         }
-        let needed: BTreeSet<Name> = (self.list.iter().filter(|service| service.job.is_some()))
+        let needed: Set<Name> = (self.list.iter().filter(|service| service.job.is_some()))
             .flat_map(|service| service.config.after.keys().cloned())
             .collect();
         for service in &mut self.list {
@@ -422,8 +422,8 @@ impl Services {
     }
 
     /// Names, without these, all that need one of them, directly or not.
-    fn with_dependents(&self, name: &Name) -> BTreeSet<Name> {
-        let mut found = BTreeSet::from([name.clone()]);
+    fn with_dependents(&self, name: &Name) -> Set<Name> {
+        let mut found = Set::from([name.clone()]);
         // Each round adds somebody, or is the last.
         loop {
             let more: Vec<Name> = (self.list.iter())
@@ -439,8 +439,8 @@ impl Services {
     }
 
     /// All that `name` needs, directly or not, and itself.
-    fn with_needed(&self, name: &Name) -> BTreeSet<Name> {
-        let mut found = BTreeSet::from([name.clone()]);
+    fn with_needed(&self, name: &Name) -> Set<Name> {
+        let mut found = Set::from([name.clone()]);
         loop {
             let more: Vec<Name> = (self.list.iter())
                 .filter(|other| !found.contains(&other.config.name))
@@ -576,7 +576,7 @@ impl Services {
             return;
         }
         let cause = Cause::Stopped { by: None };
-        let kept: BTreeSet<Name> = configs.iter().map(|config| config.name.clone()).collect();
+        let kept: Set<Name> = configs.iter().map(|config| config.name.clone()).collect();
         let gone: Vec<Name> = (self.list.iter().map(|service| &service.config.name))
             .filter(|name| !kept.contains(*name))
             .cloned()
