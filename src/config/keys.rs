@@ -135,8 +135,8 @@ keys! {
 keys! {
     /// The delay before the next start.
     Backoff {
-        /// The first delay.
-        initial: Time<10> = "1s",
+        /// The first delay; 0: at once.
+        initial: Time<0> = "1s",
         /// The longest delay.
         max: Time<10> = "60s",
         /// What each further failure multiplies it with; at least 1.

@@ -22,11 +22,16 @@ impl Random {
     }
 }
 
+/// Before a second restart in a row.
+const LEAST: Duration = Duration::from_millis(10);
+
 /// After the end number `ends` in a row, counted from 1: `initial × factor^(ends − 1)`, at most `max`, more or
 /// less by the part `jitter` of it, so that what broke together does not come back together.
 pub(super) fn delay(config: &Backoff, ends: u32, random: &mut Random) -> Duration {
     let before = i32::try_from(ends.saturating_sub(1)).unwrap_or(i32::MAX);
-    let grown = config.initial.as_secs_f64() * config.factor.powi(before);
+    // The first may be at once; what then ends again would end for ever.
+    let initial = if before == 0 { config.initial } else { config.initial.max(LEAST) };
+    let grown = initial.as_secs_f64() * config.factor.powi(before);
     let bounded = grown.min(config.max.as_secs_f64());
     let jitter = bounded * config.jitter * (2.0 * random.next() - 1.0);
     Duration::try_from_secs_f64((bounded + jitter).max(0.0)).unwrap_or(config.max)
@@ -48,6 +53,14 @@ mod tests {
         let delays: Vec<u64> = (1..=9).map(|ends| delay(&backoff(0.0), ends, &mut random).as_secs()).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(delay(&backoff(0.0), u32::MAX, &mut random), 60 * SECOND);
+    }
+
+    #[test]
+    fn only_the_first_may_be_at_once() {
+        let config = Backoff { initial: Duration::ZERO, ..backoff(0.0) };
+        let mut random = Random::new(1);
+        let delays: Vec<u128> = (1..=4).map(|ends| delay(&config, ends, &mut random).as_millis()).collect();
+        assert_eq!(delays, [0, 20, 40, 80]);
     }
 
     #[test]

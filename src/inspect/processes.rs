@@ -117,16 +117,11 @@ pub fn directory_owner(device: &str, inode: u64, path: &std::path::Path) -> Opti
 /// By `/proc/PID/task/TID/children`: costs as much as the tree is large, not as the machine is full.
 /// An error where the kernel has it not (`CONFIG_PROC_CHILDREN`, gVisor).
 fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
-    children(root)?;
     let mut found: Vec<Process> = Vec::new();
     let mut known = Set::new();
-    let mut parents = vec![root];
-    while let Some(parent) = parents.pop() {
-        let children = match children(parent) {
-            Err(error) if is_shortage(&error) => return Err(error),
-            children => children.unwrap_or_default(),
-        };
-        for child in children {
+    let mut next = vec![children(root)?];
+    while let Some(siblings) = next.pop() {
+        for child in siblings {
             let stat = match Stat::of(child) {
                 Err(error) if is_shortage(&error) => return Err(error),
                 stat => stat,
@@ -135,7 +130,10 @@ fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
                 && known.insert(child)
             {
                 found.push(process);
-                parents.push(child);
+                next.push(match children(child) {
+                    Err(error) if is_shortage(&error) => return Err(error),
+                    children => children.unwrap_or_default(),
+                });
             }
         }
     }

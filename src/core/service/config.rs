@@ -121,7 +121,7 @@ pub enum Restart {
 /// The delay before the next start: `initial × factor^(failures − 1)`, at most `max`, more or less by `jitter`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Backoff {
-    /// The first delay.
+    /// The first delay; zero: at once. The second is at least twice 10 ms, then.
     pub initial: Duration,
     /// The longest delay.
     pub max: Duration,
