@@ -175,13 +175,13 @@ impl Init {
         }
     }
 
-    /// The runs and jobs that leaving waits for before anything is swept: everything but mounts.
+    /// The runs and jobs that leaving waits for before anything is swept: everything but mounts and what they need.
     pub(super) fn busy(&self) -> Vec<JobId> {
-        self.table.active().into_iter().filter(|job| !self.services.is_mount(*job)).collect()
+        self.table.active().into_iter().filter(|job| !self.services.serves_mounts(*job)).collect()
     }
 
     /// Whether a mount's server is left.
     pub(super) fn serves_mounts(&self) -> bool {
-        self.table.active().into_iter().any(|job| self.services.is_mount(job))
+        self.table.active().into_iter().any(|job| self.services.serves_mounts(job))
     }
 }
