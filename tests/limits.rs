@@ -7,7 +7,7 @@ use lastout::inspect;
 use crate::support::*;
 
 /// Whether we may make groups below our own.
-fn has_cgroup() -> bool {
+pub(crate) fn has_cgroup() -> bool {
     let may_make = |controller: &str| {
         let group = inspect::own_group(controller).unwrap_or_default();
         let probe = group.join(format!("lastout-probe-{}", std::process::id()));

@@ -153,10 +153,10 @@ pub(super) const PS: Subcommand = Subcommand {
 
 pub(super) const LOGS: Subcommand = Subcommand {
     name: "logs",
-    about: "Show a job's kept output",
-    usage: "[OPTIONS] JOB",
+    about: "Show a job's kept output, or a service's file",
+    usage: "[OPTIONS] JOB|SERVICE",
     options: options! {
-        "  -f, --follow           Go on until the job ends"
+        "  -f, --follow           Go on until the job ends; of a service until the init does"
     },
     read: |words| {
         let (mut target, mut job, mut follow) = (Target::default(), None, false);

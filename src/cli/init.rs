@@ -87,7 +87,7 @@ impl Arguments {
         match self.plan() {
             Ok(plan) => init::run(plan, original),
             Err(reason) => {
-                log::error!("{reason}");
+                reason.lines().for_each(|line| log::error!("{line}"));
                 FAILURE
             }
         }

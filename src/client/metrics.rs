@@ -156,6 +156,7 @@ mod tests {
             status: None,
             next_ms: None,
             waits_for: Vec::new(),
+            log: None,
             exit: None,
             cause: None,
         };

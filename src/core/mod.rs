@@ -24,5 +24,5 @@ pub use event::{Account, Event};
 pub use init::{Config, Init, Role, Stuck};
 pub use job::{Job, JobAction, JobConfig, JobEvent};
 pub use relay::{Relay, relay};
-pub use run::{BUSY, Note, Task, notes};
+pub use run::{ABSENT, BUSY, Note, Task, notes};
 pub use shutdown::Phase;

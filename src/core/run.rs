@@ -32,10 +32,14 @@ const COMMAND: usize = 200;
 /// Between two times that a status is told.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
+/// The exit code of a child that found no path to mount on.
+pub const ABSENT: u8 = 2;
+
 /// What a keeper forks for a service besides its command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Task {
-    /// Looks whether the mount's path can be mounted on. Exit code 0: it can; otherwise it says why not.
+    /// Looks whether the mount's path can be mounted on. Exit code 0: it can; [`ABSENT`]: it is not there, which a setup
+    /// may mend; otherwise it says why not.
     Prepare,
     /// A command of the setup, counted from 0.
     Setup(usize),
@@ -70,9 +74,12 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(config: Rc<RunConfig>) -> Run {
-        let prepare = config.mount.is_some().then_some(Task::Prepare);
+        // Before the setup, which could not make a directory where a dead mount is; and after, when it must be there.
+        let prepare = || config.mount.is_some().then_some(Task::Prepare).into_iter();
+        let setup = (0..config.setup.len()).map(Task::Setup);
+        let again = prepare().filter(|_| !config.setup.is_empty());
         Run {
-            steps: prepare.into_iter().chain((0..config.setup.len()).map(Task::Setup)).collect(),
+            steps: prepare().chain(setup).chain(again).collect(),
             readiness: Readiness::new(config.watchdog),
             config,
             step_until: None,
@@ -176,6 +183,10 @@ impl Run {
     ) -> Option<Cause> {
         match exit {
             Ok(Exit::Code(0)) => {
+                self.next_step(now, orders);
+                None
+            }
+            Ok(Exit::Code(ABSENT)) if step == Task::Prepare && !self.steps.is_empty() => {
                 self.next_step(now, orders);
                 None
             }

@@ -21,7 +21,7 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use std::{mem, rc::Rc, time::Duration};
+use std::{mem, path::PathBuf, rc::Rc, time::Duration};
 
 pub use config::*;
 
@@ -134,8 +134,22 @@ impl Service {
         changed
     }
 
+    /// Begins anew.
+    fn try_again(&mut self, now: Tick) {
+        (self.next_at, self.ends, self.failures) = (None, 0, 0);
+        self.enter(now, State::Waiting);
+    }
+
     fn is_mount(&self) -> bool {
         self.config.run.mount.is_some()
+    }
+
+    /// The file that its output goes to.
+    fn log(&self) -> Option<PathBuf> {
+        match &self.config.run.log.sink {
+            Sink::File { path, .. } => Some(path.clone()),
+            Sink::Inherit => None,
+        }
     }
 
     fn needs(&self, name: &Name) -> bool {
@@ -206,9 +220,17 @@ impl Services {
         self.list.iter().find(|service| service.job == Some(job)).map(|service| &service.config.name)
     }
 
-    /// The runs that are mounts'.
-    pub(in crate::core) fn mounts(&self) -> Set<JobId> {
-        self.list.iter().filter(|service| service.is_mount()).filter_map(|service| service.job).collect()
+    /// The runs of mounts, and those that a mount needs: they end when nobody is left who could use the mount.
+    pub(in crate::core) fn serving_mounts(&self) -> Set<JobId> {
+        let served = self.serving();
+        let runs = self.list.iter().filter(|service| served.contains(&service.config.name));
+        runs.filter_map(|service| service.job).collect()
+    }
+
+    /// Mounts whose run is there, and all that they need.
+    fn serving(&self) -> Set<Name> {
+        let mounts = self.list.iter().filter(|service| service.is_mount() && service.job.is_some());
+        mounts.flat_map(|mount| self.with_needed(&mount.config.name)).collect()
     }
 
     /// Whether none will ever run again by itself. What somebody has stopped may be started again.
@@ -467,8 +489,7 @@ impl Services {
                 State::Waiting | State::Starting | State::Ready | State::Ending => false,
             };
             if idle {
-                (service.next_at, service.ends, service.failures) = (None, 0, 0);
-                service.enter(now, State::Waiting);
+                service.try_again(now);
             }
             match to.filter(|_| itself) {
                 Some(to) if service.state == State::Ready => orders.push(Do::Answer(to, None)),
@@ -517,6 +538,20 @@ impl Services {
         again: bool,
         orders: &mut Vec<Do>,
     ) -> Option<JobId> {
+        let job = self.ask_to_end(now, name, cause, grace, again, orders);
+        self.advance(now, orders);
+        job
+    }
+
+    fn ask_to_end(
+        &mut self,
+        now: Tick,
+        name: &Name,
+        cause: &Cause,
+        grace: Option<Duration>,
+        again: bool,
+        orders: &mut Vec<Do>,
+    ) -> Option<JobId> {
         let all = self.with_dependents(name);
         let mut job = None;
         for service in self.list.iter_mut().filter(|service| all.contains(&service.config.name)) {
@@ -540,13 +575,13 @@ impl Services {
                 }
             }
         }
-        self.advance(now, orders);
         job
     }
 
-    /// Everything but mounts is to end; nothing starts any more.
+    /// Everything but mounts and what they need is to end; nothing starts any more.
     pub(in crate::core) fn shut_down(&mut self, now: Tick, why: &str, orders: &mut Vec<Do>) {
         self.closed = true;
+        let serving = self.serving();
         for service in &mut self.list {
             service.wanted = false;
             service.next_at = None;
@@ -555,7 +590,7 @@ impl Services {
             }
             let reason = "the init is shutting down";
             orders.extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, Some(reason.into()))));
-            if !service.is_mount() {
+            if !serving.contains(&service.config.name) {
                 service.ask(&Cause::Shutdown { why: why.into() }, None);
             }
         }
@@ -581,8 +616,9 @@ impl Services {
             .filter(|name| !kept.contains(*name))
             .cloned()
             .collect();
+        // Nobody decides anything before all of the file is taken in.
         for name in gone {
-            self.stop(now, &name, &cause, None, orders);
+            self.ask_to_end(now, &name, &cause, None, false, orders);
             self.list.retain(|service| service.config.name != name || service.job.is_some());
             if let Some(service) = self.list.iter_mut().find(|service| service.config.name == name) {
                 service.removed = true;
@@ -594,12 +630,13 @@ impl Services {
                 self.list.push(Service::new(now, config));
                 continue;
             };
-            service.removed = false;
+            // It was gone for a moment only.
+            service.wanted |= mem::take(&mut service.removed);
             let same_run = service.config.run == config.run && service.config.after == config.after;
             if same_run || service.job.is_none() {
                 service.config = config;
-                if !same_run && service.wanted && matches!(service.state, State::Succeeded | State::Failed) {
-                    service.enter(now, State::Waiting);
+                if !same_run && matches!(service.state, State::Succeeded | State::Failed | State::Backoff) {
+                    service.try_again(now);
                 }
             } else {
                 changed.push(config.name.clone());
@@ -607,15 +644,23 @@ impl Services {
             }
         }
         for name in changed {
-            self.restart_changed(now, &name, &cause, orders);
+            // What somebody has stopped stays stopped.
+            let wanted = self.list.iter().any(|service| service.config.name == name && service.wanted);
+            self.ask_to_end(now, &name, &cause, None, wanted, orders);
         }
+        while self.forgive_a_dependent(now) {}
         self.advance(now, orders);
     }
 
-    /// What somebody has stopped stays stopped.
-    fn restart_changed(&mut self, now: Tick, name: &Name, cause: &Cause, orders: &mut Vec<Do>) {
-        let wanted = self.list.iter().any(|service| service.config.name == *name && service.wanted);
-        self.end(now, name, cause, None, wanted, orders);
+    /// What has failed because of somebody who has not failed any more is tried again. Whether there was one.
+    fn forgive_a_dependent(&mut self, now: Tick) -> bool {
+        let found = self.list.iter().position(|service| match &service.last {
+            Some((_, Cause::DependencyFailed { name })) if service.state == State::Failed => {
+                !self.list.iter().any(|other| other.config.name == *name && other.state == State::Failed)
+            }
+            Some(_) | None => false,
+        });
+        found.inspect(|index| self.list[*index].try_again(now)).is_some()
     }
 
     /// For `ps`.
@@ -637,6 +682,7 @@ impl Services {
                 waits_for: self.missing(service),
                 exit,
                 cause,
+                log: service.log(),
             }
         };
         self.list.iter().map(info).collect()

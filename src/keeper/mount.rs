@@ -48,6 +48,11 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, String> {
     Err(cannot("too much is mounted there".into()))
 }
 
+/// In a child: whether nothing is there.
+pub(super) fn is_absent(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Without a look at what may be mounted there.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {

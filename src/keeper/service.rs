@@ -22,7 +22,7 @@ use super::{
 use crate::{
     base::{Exit, Pid, Process, Set, Signal},
     core::{
-        JobEvent, Task, notes,
+        ABSENT, JobEvent, Task, notes,
         service::{Check, Ready, RunConfig},
     },
     inspect,
@@ -31,7 +31,7 @@ use crate::{
         fd,
         poll::{Interest, wait_any},
         process,
-        sd_notify::NotifySocket,
+        sd_notify::{NotifySocket, Sender},
         signals,
         spawn::{self, Command, Spawned},
     },
@@ -174,13 +174,20 @@ impl<'a> Service<'a> {
     fn hear_notes(&mut self, facts: &mut VecDeque<JobEvent>) {
         for _ in 0..MESSAGES {
             let Some((sender, message)) = self.notify.receive() else { return };
-            if sender.is_some_and(is_ours) {
+            if sender.is_some_and(|sender| self.may_speak(sender)) {
                 facts.extend(notes(&message).into_iter().map(JobEvent::Noted));
             } else {
-                let who = sender.map_or("somebody outside".into(), |pid| format!("pid {pid}"));
+                let who = sender.map_or("somebody outside".into(), |sender| format!("pid {}", sender.pid));
                 log::debug!("{}: a message from {who}, which is not of the service", self.start.job);
             }
         }
+    }
+
+    /// Whether somebody is of the service. Who has said his word and gone cannot be asked for his parents; then his user
+    /// counts, who can do with the service what he likes anyway.
+    fn may_speak(&self, sender: Sender) -> bool {
+        let user = self.limits.limits.credentials.as_ref().and_then(|user| user.uid).unwrap_or_else(process::uid);
+        is_ours(sender.pid) || sender.uid == user && inspect::one(sender.pid).is_none()
     }
 
     fn hear_newline(&mut self, facts: &mut VecDeque<JobEvent>) {
@@ -265,7 +272,7 @@ impl<'a> Service<'a> {
                 self.prepared.clear();
                 let prepare = move || match mount::prepare(&absolute(&path)) {
                     Ok(real) => (0, real.into_os_string().into_encoded_bytes()),
-                    Err(why) => (1, why.into_bytes()),
+                    Err(why) => (if mount::is_absent(&path) { ABSENT } else { 1 }, why.into_bytes()),
                 };
                 (self.fork_own(task, "lastout-mount", prepare)?, None)
             }

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Entry, Leftover};
@@ -214,6 +216,9 @@ pub struct ServiceInfo {
     /// Why its last run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// The file that its output goes to; otherwise it is lastout's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
 }
 
 /// One job in a list.

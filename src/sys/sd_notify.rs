@@ -16,6 +16,15 @@ use crate::base::Pid;
 /// The longest message that is read whole.
 const LARGEST: usize = 4096;
 
+/// Who has sent a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sender {
+    /// Its process; it may have ended meanwhile.
+    pub pid: Pid,
+    /// Its user.
+    pub uid: u32,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct NotifySocket {
@@ -49,7 +58,7 @@ impl NotifySocket {
     }
 
     /// The next message and its sender, as the kernel tells. Never blocks. Descriptors that come along are closed.
-    pub fn receive(&self) -> Option<(Option<Pid>, Vec<u8>)> {
+    pub fn receive(&self) -> Option<(Option<Sender>, Vec<u8>)> {
         let mut bytes = [0; LARGEST];
         let mut parts = [IoSliceMut::new(&mut bytes)];
         // What does not fit the kernel closes.
@@ -60,7 +69,9 @@ impl NotifySocket {
             let mut sender = None;
             for control in message.cmsgs().ok().into_iter().flatten() {
                 match control {
-                    ControlMessageOwned::ScmCredentials(who) => sender = Pid::new(who.pid()),
+                    ControlMessageOwned::ScmCredentials(who) => {
+                        sender = Pid::new(who.pid()).map(|pid| Sender { pid, uid: who.uid() });
+                    }
                     ControlMessageOwned::ScmRights(fds) => {
                         for fd in fds {
                             // SAFETY: the kernel has just made it for us, and nobody else knows it.
@@ -95,7 +106,10 @@ mod tests {
         let theirs = UnixDatagram::unbound().unwrap();
         theirs.connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
         theirs.send(b"READY=1").unwrap();
-        assert_eq!(ours.receive(), Some((Some(process::me()), b"READY=1".to_vec())));
+        assert_eq!(
+            ours.receive(),
+            Some((Some(Sender { pid: process::me(), uid: process::uid() }), b"READY=1".to_vec()))
+        );
         let (mut read, write) = std::io::pipe().unwrap();
         let fds = [write.as_fd().as_raw_fd()];
         let parts = [io::IoSlice::new(b"BARRIER=1")];

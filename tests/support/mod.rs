@@ -41,6 +41,8 @@ pub fn has(what: &str) -> bool {
             let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
             (!is_root() && !["", "0"].contains(&scope.trim())).then(|| "kernel.yama.ptrace_scope is not 0".into())
         }),
+        "perl" => fails("perl", &["-e", "1"]),
+        "systemd-notify" => fails("systemd-notify", &["--version"]),
         "cc" => fails("cc", &["--version"]),
         "ext4" => fails("mkfs.ext4", &["-V"]),
         "tini" => fails("tini", &["--version"]),

@@ -184,15 +184,15 @@ impl Init {
         }
     }
 
-    /// The runs and jobs that leaving waits for before anything is swept: everything but mounts.
+    /// The runs and jobs that leaving waits for before anything is swept: everything but mounts and what they need.
     pub(super) fn busy(&self) -> Vec<JobId> {
-        let mounts = self.services.mounts();
+        let mounts = self.services.serving_mounts();
         self.table.active().into_iter().filter(|job| !mounts.contains(job)).collect()
     }
 
     /// Whether a mount's server is left.
     pub(super) fn serves_mounts(&self) -> bool {
-        let mounts = self.services.mounts();
+        let mounts = self.services.serving_mounts();
         self.table.active().into_iter().any(|job| mounts.contains(&job))
     }
 }

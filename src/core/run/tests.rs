@@ -480,6 +480,25 @@ fn what_cannot_be_mounted_on_refuses_the_run() {
     }
 }
 
+#[test]
+fn a_setup_may_make_the_path_that_is_mounted_on() {
+    for (last, goes_on) in [(0, true), (2, false)] {
+        let mut bench = Bench::new(RunConfig { setup: vec![words("mkdir")], ..mount() });
+        bench.said("no such file");
+        bench.ends(2);
+        assert_eq!(bench.last().0, Task::Setup(0));
+        bench.ends(0);
+        assert_eq!(bench.last().0, Task::Prepare);
+        bench.said("no such file");
+        bench.ends(last);
+        if !goes_on {
+            bench.step(JobEvent::Alone);
+        }
+        let reason = "no such file".into();
+        assert_eq!(bench.finished(), (!goes_on).then_some((None, Cause::Refused { reason })));
+    }
+}
+
 /// A mount that is ready.
 fn mounted() -> Bench {
     let mut bench = Bench::new(mount());

@@ -497,3 +497,77 @@ proptest! {
         prop_assert!(!bench.said().iter().any(|said| said.starts_with("run")));
     }
 }
+
+#[test]
+fn what_a_mount_needs_ends_after_it() {
+    let mut bench = Bench::new(vec![
+        service("proxy"),
+        after(mount("gcs"), &[("proxy", Condition::Ready)]),
+        after(service("ray"), &[("gcs", Condition::Ready)]),
+    ]);
+    for each in ["proxy", "gcs", "ray"] {
+        bench.ready(each);
+    }
+    let serves = |bench: &Bench| ["proxy", "gcs", "ray"].map(|each| bench.services.serving_mounts().contains(&bench.job(each)));
+    assert_eq!(serves(&bench), [true, true, false]);
+    bench.said();
+    bench.with(|services, now, orders| services.shut_down(now, "enough", orders));
+    assert_eq!(bench.said(), ["end ray"]);
+    bench.ended("ray", GOOD);
+    assert_eq!(bench.said(), ["ray stopped"]);
+    bench.with(|services, now, orders| services.unmount(now, "enough", orders));
+    assert_eq!(bench.said(), ["end gcs"]);
+    bench.ended("gcs", GOOD);
+    assert_eq!(bench.said(), ["gcs stopped", "end proxy"]);
+}
+
+#[test]
+fn a_file_is_taken_in_whole_before_anybody_is_judged_by_it() {
+    let held = after(service("held"), &[("a", Condition::Ready), ("b", Condition::Ready)]);
+    let mut bench = Bench::new(vec![service("a"), service("b"), held]);
+    bench.ended("a", BAD);
+    bench.said();
+    // What it waited for goes, one after the other; it needs nobody any more.
+    let mut critical = service("held");
+    critical.critical = true;
+    bench.replace(vec![critical]);
+    assert!(!bench.said().iter().any(|said| said.contains("failed") || said.contains("critical")));
+    assert_eq!(bench.state("held"), State::Starting);
+}
+
+#[test]
+fn what_a_new_file_mends_begins_anew_with_all_that_failed_for_it() {
+    let broken = |text: &str| {
+        let mut config = service(text);
+        (config.restart, config.retries) = (Restart::Never, 1);
+        config
+    };
+    let dependents = || {
+        let of = |text, other| after(service(text), &[(other, Condition::Ready)]);
+        [of("ray", "gcs"), of("dashboard", "ray")]
+    };
+    let mut bench = Bench::new([vec![broken("gcs"), service("slow")], dependents().into()].concat());
+    bench.ended("gcs", BAD);
+    bench.ended("slow", BAD);
+    assert_eq!((bench.state("dashboard"), bench.state("slow")), (State::Failed, State::Backoff));
+    bench.said();
+    let other = |text: &str| {
+        let mut config = broken(text);
+        Rc::make_mut(&mut config.run).command = vec!["other".into()];
+        config
+    };
+    bench.replace([vec![other("gcs"), other("slow")], dependents().into()].concat());
+    assert_eq!(bench.said(), ["run gcs", "run slow"]);
+    assert_eq!((bench.state("ray"), bench.state("dashboard")), (State::Waiting, State::Waiting));
+}
+
+#[test]
+fn what_was_gone_for_a_moment_comes_back() {
+    let mut bench = Bench::new(vec![service("ray"), service("other")]);
+    bench.ready("ray");
+    bench.replace(vec![service("other")]);
+    bench.replace(vec![service("ray"), service("other")]);
+    bench.said();
+    bench.ended("ray", GOOD);
+    assert_eq!(bench.said(), ["run ray"]);
+}

@@ -1,0 +1,76 @@
+//! What a service may use, and services of an init that nobody can talk to.
+
+use super::*;
+
+#[test]
+fn a_service_has_the_limits_that_its_file_gives_it() {
+    if !has("root") {
+        return;
+    }
+    let services = Supervised::begin(
+        "[service.it]\nuser = 'nobody'\nlimits = { nofile = 77, nice = 5, core = 0, oom_score_adj = 300 }
+        log = { file = '@/log' }
+        command = 'id -un; ulimit -n; ulimit -c; nice; cat /proc/self/oom_score_adj; echo $HOME $USER; exec sleep 600'",
+    );
+    let log = services.until_text("log", " nobody\n");
+    assert!(log.starts_with("nobody\n77\n0\n5\n300\n/"), "{log}");
+    // Of its setup and checks, likewise; and nobody else's.
+    assert_eq!(services.init.must(&["exec", "--", "id", "-un"]), "root\n");
+    assert_eq!(services.end().0, 0);
+}
+
+#[test]
+fn a_service_that_nobody_may_be_has_failed_and_says_why() {
+    let (code, _, err) = to_its_end("[service.it]\nuser = 'no-such-user'\ncommand = ['true']\nrestart = 'never'", &[]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("no-such-user"), "{err}");
+}
+
+#[test]
+fn a_service_is_held_to_the_memory_of_its_own_group() {
+    if !crate::limits::has_cgroup() {
+        return;
+    }
+    let services = Supervised::begin(
+        "[service.it]\nlimits = { memory = '20MiB' }\nretries = 1\nbackoff = { initial = '10ms' }
+        command = ['perl', '-e', 'my $x = \"x\" x 200_000_000; sleep 600']
+        [service.hold]\ncommand = ['sleep', '600']",
+    );
+    let failed = services.until_state("it", "failed");
+    assert!(failed["cause"].to_string().contains("oom_killed"), "{failed}");
+    assert_eq!((&failed["restarts"], services.state("hold").as_str()), (&1.into(), "ready"));
+    assert_eq!(services.end().0, 0);
+}
+
+/// An init that has no place for a control directory.
+#[test]
+fn without_a_control_directory_services_run_and_end_in_order() {
+    let scratch = scratch();
+    let mark = mark("services");
+    let file = "[service.base]\nsetup = ['echo setup']
+        command = '''trap 'echo base ends; exit 0' TERM; touch @/base; while :; do sleep 600 & wait $!; done'''
+        [service.user]\nafter = { base = 'ready' }\nbackoff = { initial = '10ms' }
+        command = '''[ -e @/again ] || { touch @/again; exit 1; }; trap 'echo user ends; exit 0' TERM; touch @/user; while :; do sleep 600 & wait $!; done'''";
+    write(scratch.path(), file, &mark);
+    let path = |name: &str| scratch.path().join(name);
+    let command = lastout(&["--config", path("services.toml").to_str().unwrap()]);
+    let mut command = if is_root() {
+        // Nowhere to write but in the test's own directory.
+        let mut outer = std::process::Command::new("unshare");
+        let script = "mount -t tmpfs none /run && mount -o remount,ro /run && mount -t tmpfs none /dev/shm && mount -o remount,ro /dev/shm && exec \"$@\"";
+        outer.args(["--mount", "sh", "-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
+        outer.env_remove("LASTOUT_CONTROL").stdin(Stdio::null());
+        outer
+    } else {
+        command
+    };
+    let (out, err) = (path("out"), path("err"));
+    let file = |path: &Path| fs::File::create(path).unwrap();
+    let mut child = command.stdout(file(&out)).stderr(file(&err)).spawn().unwrap();
+    until("the services", || (path("base").exists() && path("user").exists()).then_some(()));
+    run("kill", &[&child.id().to_string()]);
+    let code = status(wait(&mut child));
+    let (out, err) = (fs::read_to_string(out).unwrap(), fs::read_to_string(err).unwrap());
+    assert_eq!((code, out.as_str()), (0, "setup\nuser ends\nbase ends\n"), "{err}");
+    assert_eq!(marked(&mark), [0i32; 0]);
+}
