@@ -7,6 +7,7 @@
 //! ├── main                                    direct child, own process group, gets the terminal
 //! ├── keeper j1 ── wsclean ── ...             one small process per job, or run of a service: subreaper of
 //! ├── keeper web ── nginx ── ...              its tree; owns stdio, kept output, setup, health checks, end
+//! │   └── log                                 its service's lines, where they go to a file or have a prefix
 //! ├── log                                     only where standard error is a file that may hang: writes to it
 //! └── helper                                  disposable: walks through /proc, lists, syncfs
 //! ```
@@ -24,7 +25,8 @@
 //!                  cli              arguments -> plan
 //!            init   |
 //!           keeper  |  client       the init forks keepers
-//!            core   |  inspect
+//!           config  |  inspect
+//!            core   |
 //!           proto   |  sys
 //!                  base
 //! ```
@@ -33,6 +35,7 @@
 //! - [`proto`]: requests, replies, records as data <-> bytes. The wire, for both of its sides.
 //! - [`sys`]: the only home of `unsafe`, `libc` and `nix`.
 //! - [`core`]: decisions. Facts in, orders out; no descriptor, file, clock or log.
+//! - [`config`]: the configuration file's keys, checks and schema: a text to data.
 //! - [`inspect`]: reads `/proc`; may block, so it runs in keepers, helpers and clients; of the init only what
 //!   the last section names.
 //! - [`init`], [`keeper`]: loops that turn descriptors into facts and orders into system calls.

@@ -14,8 +14,10 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn a_request_is_read_and_written_as_ever() {
-    let bytes = golden("request.json");
-    assert_eq!(text(&Request::parse(&bytes).unwrap().to_json()), text(&bytes));
+    for name in ["request.json", "request-limits.json"] {
+        let bytes = golden(name);
+        assert_eq!(text(&Request::parse(&bytes).unwrap().to_json()), text(&bytes));
+    }
     let smallest = Request::parse(&golden("request-smallest.json")).unwrap();
     assert_eq!(smallest, Request::new(vec!["true".into()]));
 }

@@ -14,9 +14,9 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("config", &["base", "core"]),
     ("inspect", &["base", "sys"]),
     ("keeper", &["base", "proto", "sys", "core", "inspect"]),
-    ("client", &["base", "proto", "sys", "core", "inspect"]),
-    ("init", &["base", "proto", "sys", "core", "inspect", "keeper", "config"]),
-    ("cli", &["base", "proto", "sys", "client", "init"]),
+    ("client", &["base", "proto", "sys", "core", "config", "inspect"]),
+    ("init", &["base", "proto", "sys", "core", "config", "inspect", "keeper"]),
+    ("cli", &["base", "proto", "sys", "config", "client", "init"]),
 ];
 /// What only the fenced rooms may touch.
 const FENCED: [(&str, &[&str]); 3] = [("unsafe ", &["sys"]), ("libc::", &["sys"]), ("nix::", &["sys"])];

@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod causes;
+mod check;
 mod control;
 mod docker;
 mod doctor;
@@ -14,6 +15,8 @@ mod init;
 mod keeper;
 mod layers;
 mod leave;
+mod limits;
+mod logger;
 mod stuck;
 mod support;
 mod trees;

@@ -1,5 +1,6 @@
 //! Small types that every layer shares: no I/O, no clock, no decisions.
 
+mod duration;
 mod exit;
 mod name;
 mod pid;
@@ -7,6 +8,7 @@ mod process;
 mod signal;
 mod tick;
 
+pub use duration::{DURATION, duration, seconds_of};
 pub use exit::{Errno, ExecFailure, Exit};
 pub use name::{BadName, JobId, JobRef, Name, RequestId, Subject};
 pub use pid::{Pgid, Pid, ProcId};

@@ -1,7 +1,7 @@
 use std::{
     ffi::OsStr,
     os::unix::ffi::{OsStrExt, OsStringExt},
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -47,6 +47,8 @@ pub(super) const EXEC: Subcommand = Subcommand {
         "  -e, --env KEY[=VALUE]  Set a variable; without =VALUE, to what it is here"
         "      --env-file FILE    Set variables from a file of KEY=VALUE or KEY lines; # begins a comment line"
         "  -w, --workdir DIR      Working directory [default: main's]"
+        "  -u, --user USER[:GROUP]  As whom: names or numbers, with the user's supplementary groups [default: the init's]"
+        "      --limit NAME=VALUE What it may use: nofile, core, as, nice, oom_score_adj; by cgroup memory, cpus, pids"
         "      --timeout TIME     End the command and all that it started after TIME, with code 124; 0: never"
         "      --grace TIME       Time between SIGTERM and SIGKILL [default: the init's]"
         "      --heartbeat TIME   Say on standard error, so often, that the command still runs, and what it uses"
@@ -66,6 +68,8 @@ pub(super) const EXEC: Subcommand = Subcommand {
                 Short('e') | Long("env") => env.push(words.value()?),
                 Long("env-file") => files.push(words.path()?),
                 Short('w') | Long("workdir") => request.cwd = Some(words.value()?.into()),
+                Short('u') | Long("user") => request.user = Some(words.read(String::from_str)?),
+                Long("limit") => words.read(values::limit)?.set(&mut request.limits),
                 Long("timeout") => {
                     let time = words.read(values::duration)?;
                     request.timeout_ms = Some(time).filter(|time| !time.is_zero()).map(values::milliseconds);
@@ -295,6 +299,23 @@ pub(super) const METRICS: Subcommand = Subcommand {
     read: |words| whole(words, client::metrics),
 };
 
+pub(super) const LIMITS: Subcommand = Subcommand {
+    name: "limits",
+    about: "Tell what this container may really use: CPUs, memory, swap, processes",
+    usage: "[OPTIONS]\n\nIt takes no init.",
+    options: "      --json             As JSON\n  -h, --help             Print help\n",
+    read: |words| {
+        let mut json = false;
+        while let Some(word) = words.next()? {
+            match word {
+                Long("json") => json = true,
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        run(move || client::limits(json))
+    },
+};
+
 pub(super) const DOCTOR: Subcommand = Subcommand {
     name: "doctor",
     about: "Tell why it hangs: processes, volumes and who holds them, limits",
@@ -337,6 +358,30 @@ pub(super) const ORPHANS: Subcommand = Subcommand {
             }
         }
         run(move || client::orphans(&client::Orphans { target, kill, grace, json }))
+    },
+};
+
+pub(super) const CHECK: Subcommand = Subcommand {
+    name: "check",
+    about: "Tell everything that is wrong in a configuration file",
+    usage: "[OPTIONS] FILE...\n\nA FILE of - is standard input.",
+    options: "      --json             Problems as a JSON list of file, line, column and text\n      --schema           Print the JSON Schema of the configuration file, by which editors complete it\n  -h, --help             Print help\n",
+    read: |words| {
+        let (mut files, mut schema, mut json) = (Vec::new(), false, false);
+        while let Some(word) = words.next()? {
+            match word {
+                Long("json") => json = true,
+                Long("schema") => schema = true,
+                Value(file) => files.push(PathBuf::from(file)),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        match (schema, files.is_empty()) {
+            (true, true) if !json => run(client::schema),
+            (true, _) => wrong("--schema stands alone"),
+            (false, true) => wrong("which file? Its name is missing"),
+            (false, false) => run(move || client::check(&files, json)),
+        }
     },
 };
 

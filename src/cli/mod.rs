@@ -27,7 +27,7 @@ struct Subcommand {
 }
 
 /// The one list of subcommands.
-const SUBCOMMANDS: [Subcommand; 15] = [
+const SUBCOMMANDS: [Subcommand; 17] = [
     client::EXEC,
     client::PS,
     client::LOGS,
@@ -42,6 +42,8 @@ const SUBCOMMANDS: [Subcommand; 15] = [
     client::SHUTDOWN,
     client::DOCTOR,
     client::ORPHANS,
+    client::CHECK,
+    client::LIMITS,
     HELP,
 ];
 

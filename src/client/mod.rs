@@ -1,10 +1,12 @@
-//! What talks to an init: one file for each command. A client may block; only its caller would notice.
+//! What talks to an init, and what needs none: one file for each command. A client may block; only its caller would notice.
 
+mod check;
 mod doctor;
 mod events;
 mod exec;
 mod found;
 mod jobs;
+mod limits;
 mod logs;
 mod metrics;
 mod orphans;
@@ -15,10 +17,12 @@ mod text;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use check::{check, schema};
 pub use doctor::{Doctor, doctor};
 pub use events::events;
 pub use exec::{Exec, exec};
 pub use jobs::{kill, ps, shutdown, stop, wait};
+pub use limits::limits;
 pub use logs::logs;
 pub use metrics::metrics;
 pub use orphans::{Orphans, orphans};

@@ -104,7 +104,7 @@ impl Helper {
             Question::Config(path) => Event::Reloaded(
                 parse::<Result<String, String>>(&bytes)
                     .unwrap_or_else(|| Err("the helper that reads it died".into()))
-                    .and_then(|text| parse_config(&path, &text)),
+                    .and_then(|text| parse_config(&path, text.as_bytes())),
             ),
             Question::Sync(volume) => {
                 let died = || Some(format!("{volume} was not synced: the helper died"));
@@ -166,7 +166,7 @@ pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pi
 pub(super) fn config(original: &Original, cwd: &Path, path: &Path) -> io::Result<(Pid, Helper)> {
     ask(original, "lastout-config", Question::Config(path.into()), || {
         let text = read_config(&cwd.join(path))?;
-        parse_config(path, &text).map(|_| text)
+        parse_config(path, &text).map(|_| String::from_utf8_lossy(&text).into_owned())
     })
 }
 

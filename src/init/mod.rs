@@ -98,14 +98,13 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
 }
 
 /// Reads the configuration file. May block.
-pub fn read_config(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {}: {}", path.display(), crate::sys::errno(&error)))
+pub fn read_config(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {}", path.display(), crate::sys::errno(&error)))
 }
 
 /// What the configuration file says, or everything that is wrong with it, a line each.
-pub fn parse_config(path: &Path, text: &str) -> Result<ServicesConfig, String> {
-    config::parse(text, &inspect::export).map_err(|problems| {
+pub fn parse_config(path: &Path, text: &[u8]) -> Result<ServicesConfig, String> {
+    config::parse_bytes(text, &inspect::export).map_err(|problems| {
         let lines = problems.iter().map(|problem| format!("{}:{problem}", path.display()));
         lines.collect::<Vec<_>>().join("\n")
     })

@@ -70,6 +70,18 @@ pub fn limits_from(groups: &str, mounts: &[Mount]) -> Limits {
     Limits { memory, cpu }
 }
 
+/// The directory of our own control group of this controller, where it is seen; the controller of version 2 has no name.
+pub fn own_group(controller: &str) -> Option<PathBuf> {
+    Some(own(controller)?.path)
+}
+
+/// The same, with the uppermost one above it.
+pub(super) fn own(controller: &str) -> Option<Group> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = mounts::parse(&super::whole("/proc/self/mountinfo").ok()?);
+    Group::find(&groups, &mounts, controller)
+}
+
 /// Where the kernel counts whom its OOM killer has ended in our memory group.
 #[derive(Clone, Debug)]
 pub struct OomCounter {
@@ -87,6 +99,13 @@ impl OomCounter {
         v2.map(|group| OomCounter { group, version: 2 }).or_else(|| Some(OomCounter { group: v1()?, version: 1 }))
     }
 
+    /// That of a group of this version.
+    pub fn at(path: &Path, version: u8) -> OomCounter {
+        let is_group = |path: &&Path| path.join("cgroup.procs").exists();
+        let top = path.ancestors().take_while(is_group).last().unwrap_or(path);
+        OomCounter { group: Group { path: path.into(), top: top.into() }, version }
+    }
+
     /// How many it has killed since the group was made. The counter grows before the signal is sent.
     pub fn kills(&self) -> u64 {
         let file = if self.version == 2 { "memory.events" } else { "memory.oom_control" };
@@ -101,14 +120,14 @@ impl OomCounter {
 
 /// A group's directory, and the uppermost one above it that is seen.
 #[derive(Clone, Debug)]
-struct Group {
-    path: PathBuf,
+pub(super) struct Group {
+    pub(super) path: PathBuf,
     top: PathBuf,
 }
 
 impl Group {
     /// Where the group of this controller is; the controller of version 2 has no name.
-    fn find(groups: &str, mounts: &[Mount], controller: &str) -> Option<Group> {
+    pub(super) fn find(groups: &str, mounts: &[Mount], controller: &str) -> Option<Group> {
         let own = groups.lines().find_map(|line| {
             // hierarchy:controllers:path
             let mut fields = line.splitn(3, ':').skip(1);
@@ -126,7 +145,7 @@ impl Group {
         Some(Group { path: if path.is_dir() { path } else { top.clone() }, top })
     }
 
-    fn has(&self, file: &str) -> bool {
+    pub(super) fn has(&self, file: &str) -> bool {
         self.path.join(file).exists()
     }
 
@@ -134,7 +153,7 @@ impl Group {
         super::small(self.path.join(file)).ok()
     }
 
-    fn number(&self, file: &str) -> Option<u64> {
+    pub(super) fn number(&self, file: &str) -> Option<u64> {
         self.text(file)?.trim().parse().ok()
     }
 
@@ -145,9 +164,34 @@ impl Group {
 
     /// The least of what this group and those above it say.
     fn least<T: PartialOrd>(&self, read: impl Fn(&Group) -> Option<T>) -> Option<T> {
+        Some(self.tightest(read)?.0)
+    }
+
+    /// The same, with the group that says it.
+    pub(super) fn tightest<T: PartialOrd>(&self, read: impl Fn(&Group) -> Option<T>) -> Option<(T, Group)> {
         let above = self.path.ancestors().take_while(|path| path.starts_with(&self.top));
-        let values = above.filter_map(|path| read(&Group { path: path.into(), top: self.top.clone() }));
-        values.reduce(|least, value| if value < least { value } else { least })
+        let groups = above.map(|path| Group { path: path.into(), top: self.top.clone() });
+        let values = groups.filter_map(|group| Some((read(&group)?, group)));
+        values.reduce(|least, other| if other.0 < least.0 { other } else { least })
+    }
+
+    /// How many CPUs' worth of time it may have.
+    pub(super) fn share_v2(&self) -> Option<f64> {
+        let text = self.text("cpu.max")?;
+        let (quota, period) = text.trim().split_once(' ')?;
+        Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
+    }
+
+    /// Likewise.
+    pub(super) fn share_v1(&self) -> Option<f64> {
+        // -1 is no quota.
+        let quota = self.number("cpu.cfs_quota_us")?;
+        Some(quota as f64 / self.number("cpu.cfs_period_us")? as f64)
+    }
+
+    /// Bytes of a file of version 1, in which the largest number of pages is no limit.
+    pub(super) fn bytes_v1(&self, file: &str) -> Option<u64> {
+        self.number(file).filter(|bytes| *bytes < 1 << 60)
     }
 
     fn memory_v2(&self) -> Memory {
@@ -160,24 +204,17 @@ impl Group {
     }
 
     fn memory_v1(&self) -> Memory {
-        // "No limit" is the largest number of pages.
-        let limit = |bytes: &u64| *bytes < 1 << 60;
         Memory {
             current: self.number("memory.usage_in_bytes"),
-            limit: self.least(|group| group.number("memory.limit_in_bytes").filter(limit)),
+            limit: self.least(|group| group.bytes_v1("memory.limit_in_bytes")),
             peak: self.number("memory.max_usage_in_bytes"),
             oom_kills: self.field("memory.oom_control", "oom_kill"),
         }
     }
 
     fn cpu_v2(&self) -> Cpu {
-        let share = |group: &Group| {
-            let text = group.text("cpu.max")?;
-            let (quota, period) = text.trim().split_once(' ')?;
-            Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-        };
         Cpu {
-            limit: self.least(share),
+            limit: self.least(Group::share_v2),
             throttled: self.field("cpu.stat", "nr_throttled"),
             periods: self.field("cpu.stat", "nr_periods"),
             throttled_us: self.field("cpu.stat", "throttled_usec"),
@@ -185,13 +222,8 @@ impl Group {
     }
 
     fn cpu_v1(&self) -> Cpu {
-        let share = |group: &Group| {
-            // -1 is no quota.
-            let quota = group.number("cpu.cfs_quota_us")?;
-            Some(quota as f64 / group.number("cpu.cfs_period_us")? as f64)
-        };
         Cpu {
-            limit: self.least(share),
+            limit: self.least(Group::share_v1),
             throttled: self.field("cpu.stat", "nr_throttled"),
             periods: self.field("cpu.stat", "nr_periods"),
             throttled_us: self.field("cpu.stat", "throttled_time").map(|nanoseconds| nanoseconds / 1000),

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod allowance;
 mod gather;
 mod holders;
 mod limits;
@@ -20,9 +21,10 @@ mod unseen;
 mod waits;
 
 pub use account::{Io, Load, children_io, dirty, load_below};
+pub use allowance::{Allowance, Bound, Cpus, Found, allowance, export};
 pub use gather::{Gathered, gather};
 pub use holders::{Holder, How, Looker, holders};
-pub use limits::{Cpu, Limits, Memory, OomCounter, limits, limits_from};
+pub use limits::{Cpu, Limits, Memory, OomCounter, limits, limits_from, own_group};
 pub use lingering::note_lingering;
 pub use locks::{Lock, Locked, locks};
 pub use marks::{owners, variables};
@@ -48,9 +50,4 @@ fn small(path: impl AsRef<std::path::Path>) -> std::io::Result<String> {
 fn bytes(path: impl AsRef<std::path::Path>, buffer: &mut [u8; 4096]) -> std::io::Result<&[u8]> {
     let count = std::io::Read::read(&mut std::fs::File::open(path)?, buffer)?;
     Ok(&buffer[..count])
-}
-
-/// What the placeholder `name` of a configuration file stands for.
-pub fn export(_name: &str) -> Option<String> {
-    None
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Keeper, Refusal, Start, command_text,
+    Cgroup, Keeper, Refusal, Start, command_text, limits,
     output::{self, Output},
     record::make_job_directory,
     refuse,
@@ -18,9 +18,10 @@ use super::{
     service::Service,
 };
 use crate::{
+    base::Pid,
     core::{Job, JobConfig, JobEvent},
     inspect,
-    proto::{Notice, Request, files, place},
+    proto::{Cause, Notice, Request, files, place},
     sys::{clock, fd, process, signals::Signals, spawn},
 };
 
@@ -35,6 +36,13 @@ impl<'a> Keeper<'a> {
         let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
         let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
         own.push(format!("{}={}", place::JOB_VARIABLE, start.job).into_bytes());
+
+        let refused = |reason| Refusal(Cause::Refused { reason });
+        let wanted = limits::of_request(&request);
+        let init = process::parent().unwrap_or(Pid::INIT);
+        let resolved = limits::resolve(&wanted, init, &start.job.to_string()).map_err(refused)?;
+        // What somebody gave it by name counts more.
+        own.splice(..0, resolved.env.iter().cloned());
 
         let mut outputs = Vec::new();
         let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
@@ -67,12 +75,14 @@ impl<'a> Keeper<'a> {
             original: &start.original.for_jobs(),
             reset: start.ignored,
             group: spawn::Group::Session,
+            limits: Some(&resolved.limits),
         };
         let started = (SystemTime::now(), clock::now());
-        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
+        let oom_kills = resolved.oom().or(start.oom).map_or(0, inspect::OomCounter::kills);
         let spawned = command.spawn().map_err(refuse("fork"))?;
         let words = command.words;
         drop(stdio);
+        let group = resolved.group;
 
         let config = JobConfig {
             timeout: request.timeout(),
@@ -91,6 +101,8 @@ impl<'a> Keeper<'a> {
             request,
             words,
             cwd,
+            group,
+            cpu_milli: wanted.cpu_milli,
             signals,
             outputs,
             service: None,
@@ -107,7 +119,7 @@ impl<'a> Keeper<'a> {
         start: &'a Start<'a>,
         signals: Signals,
         request: Request,
-        service: Service<'a>,
+        mut service: Service<'a>,
     ) -> Keeper<'a> {
         let config = JobConfig {
             timeout: None,
@@ -117,7 +129,9 @@ impl<'a> Keeper<'a> {
             heartbeat: None,
         };
         let started = (SystemTime::now(), clock::now());
-        let oom_kills = start.oom.map_or(0, inspect::OomCounter::kills);
+        let group = service.take_group();
+        let oom = group.as_ref().and_then(Cgroup::oom).or(start.oom);
+        let oom_kills = oom.map_or(0, inspect::OomCounter::kills);
         let mut keeper = Keeper {
             job: Job::service(config, process::me(), service.run().clone()),
             reply: None,
@@ -128,6 +142,8 @@ impl<'a> Keeper<'a> {
             request,
             words: service.words(),
             cwd: Some(service.cwd().to_owned()),
+            group,
+            cpu_milli: service.run().limits.cpu_milli,
             signals,
             outputs: Vec::new(),
             service: Some(service),

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::{
-    Keeper,
+    Cgroup, Keeper,
     service::{Ear, Service},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         link::Received,
         poll::{Interest, wait_any},
         spawn,
-        wait::{Reaped, reap},
+        wait::{Reaped, has_children, reap},
     },
 };
 
@@ -113,8 +113,11 @@ impl Keeper<'_> {
                     self.facts.push_back(JobEvent::Reaped(pid, exit));
                 }
                 Reaped::Stopped(_) => {}
-                Reaped::NoneYet => return,
-                Reaped::NoChild => {
+                // Who writes its log is none of those that we wait for.
+                Reaped::NoneYet if self.service.as_ref().and_then(Service::logger).is_none() || has_children() => {
+                    return;
+                }
+                Reaped::NoneYet | Reaped::NoChild => {
                     // The mount may have gone with its daemon.
                     if let Some(service) = &mut self.service {
                         service.hear_all(&mut self.facts);
@@ -126,16 +129,21 @@ impl Keeper<'_> {
         }
     }
 
+    /// Where kills are counted: in the job's own group, if it has one for memory.
+    fn oom(&self) -> Option<&inspect::OomCounter> {
+        self.group.as_ref().and_then(Cgroup::oom).or(self.start.oom)
+    }
+
     /// The kernel counts a kill before it sends the signal.
     pub(super) fn look_for_oom(&mut self) -> bool {
-        let kills = self.start.oom.map_or(0, inspect::OomCounter::kills);
+        let kills = self.oom().map_or(0, inspect::OomCounter::kills);
         let more = kills > self.oom_kills.1;
         self.oom_kills.1 = self.oom_kills.1.max(kills);
         more
     }
 
     fn blame_oom(&mut self, max_rss_bytes: u64) {
-        let limit_bytes = self.start.oom.and_then(inspect::OomCounter::limit);
+        let limit_bytes = self.oom().and_then(inspect::OomCounter::limit);
         self.facts.extend(OomKill::blame(limit_bytes, max_rss_bytes).map(JobEvent::OomKill));
     }
 }

@@ -5,9 +5,12 @@
 //! writes the record, and exits.
 
 mod begin;
+mod cgroup;
 mod check;
 mod hear;
 mod late;
+pub mod limits;
+pub mod logger;
 mod mount;
 mod output;
 mod record;
@@ -16,7 +19,9 @@ mod request;
 mod service;
 mod sink;
 mod stuck;
+mod users;
 
+pub use cgroup::Cgroup;
 pub use late::let_go;
 pub use record::usage;
 pub use request::LARGEST_REQUEST;
@@ -171,6 +176,10 @@ struct Keeper<'a> {
     request: Request,
     words: Vec<CString>,
     cwd: Option<std::path::PathBuf>,
+    /// Its own control group.
+    group: Option<Cgroup>,
+    /// What that gives it of the CPUs.
+    cpu_milli: Option<u64>,
     signals: Signals,
     job: Job,
     reply: Option<File>,
@@ -229,6 +238,9 @@ impl Keeper<'_> {
                     Vec::new()
                 });
                 inspect::note_lingering(&mut seen);
+                // Who writes its log is not of the tree.
+                let logger = self.service.as_ref().and_then(Service::logger);
+                seen.retain(|process| Some(process.id.pid) != logger);
                 if seen.is_empty() {
                     self.reap();
                 }
@@ -297,7 +309,7 @@ impl Keeper<'_> {
         let alive = Alive {
             wall_ms: milli(now.since(self.started.1)),
             cpu_milli: u64::try_from(cpu.saturating_sub(before).as_micros() * 1000 / passed).unwrap_or(u64::MAX),
-            cpus_milli: cpus_milli(),
+            cpus_milli: cpus_milli().min(self.cpu_milli.unwrap_or(u64::MAX)),
             rss_bytes: load.rss_bytes,
             processes: load.processes,
         };

@@ -21,6 +21,12 @@ impl Keeper<'_> {
     pub(super) fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
         self.finish_outputs();
         self.look_for_oom();
+        if let Some(service) = &mut self.service {
+            service.finish_log();
+        }
+        if let Some(group) = &mut self.group {
+            group.remove();
+        }
         let (started, tick) = self.started;
         let wall_us = u64::try_from(clock::now().since(tick).as_micros()).unwrap_or(u64::MAX);
         let oom_kills = self.oom_kills.1 - self.oom_kills.0;

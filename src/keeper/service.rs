@@ -12,7 +12,8 @@ use std::{
 };
 
 use super::{
-    Refusal, Start, check,
+    Cgroup, Refusal, Start, check,
+    limits::{self, Resolved},
     mount::{self, Watch},
     refuse,
     relay::Relay,
@@ -25,7 +26,7 @@ use crate::{
         service::{Check, Ready, RunConfig},
     },
     inspect,
-    proto::place,
+    proto::{Cause, place},
     sys::{
         fd,
         poll::{Interest, wait_any},
@@ -70,6 +71,7 @@ pub(super) struct Service<'a> {
     run: Rc<RunConfig>,
     cwd: PathBuf,
     ends: Ends,
+    limits: Resolved,
     notify: NotifySocket,
     /// Where a newline comes from its descriptor 3.
     ready: Option<OwnedFd>,
@@ -83,8 +85,12 @@ pub(super) struct Service<'a> {
 impl<'a> Service<'a> {
     /// Everything that there is before anything is forked.
     pub(super) fn open(start: &'a Start<'a>, run: &Rc<RunConfig>) -> Result<Service<'a>, Refusal> {
+        let refused = |reason| Refusal(Cause::Refused { reason });
+        let init = process::parent().unwrap_or(Pid::INIT);
+        let limits = limits::resolve(&run.limits, init, &start.job.to_string()).map_err(refused)?;
         Ok(Service {
             start,
+            limits,
             cwd: run.cwd.as_ref().map_or_else(|| start.cwd.to_owned(), |cwd| start.cwd.join(cwd)),
             ends: Ends::open(start, run).map_err(refuse("open its output"))?,
             notify: NotifySocket::open().map_err(refuse("make its notify socket"))?,
@@ -95,6 +101,22 @@ impl<'a> Service<'a> {
             tasks: Vec::new(),
             relays: Vec::new(),
         })
+    }
+
+    /// Its control group, which its keeper sees to.
+    pub(super) fn take_group(&mut self) -> Option<Cgroup> {
+        self.limits.group.take()
+    }
+
+    /// Who writes its log.
+    pub(super) fn logger(&self) -> Option<Pid> {
+        self.ends.logger()
+    }
+
+    /// The tree has ended.
+    pub(super) fn finish_log(&mut self) {
+        self.relays.clear();
+        self.ends.finish(&self.start.job);
     }
 
     pub(super) fn run(&self) -> &Rc<RunConfig> {
@@ -176,8 +198,9 @@ impl<'a> Service<'a> {
     }
 
     fn environment(&self) -> Vec<Vec<u8>> {
-        let mut own: Vec<Vec<u8>> =
-            self.run.env.iter().map(|(key, value)| format!("{key}={value}").into_bytes()).collect();
+        // What the file gives it by name counts more.
+        let mut own = self.limits.env.clone();
+        own.extend(self.run.env.iter().map(|(key, value)| format!("{key}={value}").into_bytes()));
         own.push(format!("{}={}", place::JOB_VARIABLE, self.start.job).into_bytes());
         own.extend(self.start.name.as_ref().map(|name| format!("{}={name}", place::SERVICE_VARIABLE).into_bytes()));
         own
@@ -208,7 +231,7 @@ impl<'a> Service<'a> {
             original: &self.start.original.for_jobs(),
             reset: self.start.ignored,
             group: spawn::Group::Session,
-            // `self.run.limits` belong here.
+            limits: Some(&self.limits.limits),
         };
         command.spawn()
     }
@@ -232,7 +255,7 @@ impl<'a> Service<'a> {
             Ready::Started | Ready::Notify | Ready::Healthy | Ready::Mounted => None,
         };
         let pid_variable = self.run.watchdog.map(|_| "WATCHDOG_PID");
-        self.spawn(self.words(), env, [&self.ends.stdout, &self.ends.stderr], third.as_ref(), pid_variable)
+        self.spawn(self.words(), env, self.ends.both()?, third.as_ref(), pid_variable)
     }
 
     pub(super) fn fork(&mut self, task: Task) -> io::Result<Pid> {
@@ -274,10 +297,8 @@ impl<'a> Service<'a> {
         let words = words(&command);
         let (out, stdout) = fd::pipe()?;
         let (err, stderr) = fd::pipe()?;
-        let relays = [
-            Relay::new(task, out, Some(self.ends.stdout.try_clone()?)),
-            Relay::new(task, err, Some(self.ends.stderr.try_clone()?)),
-        ];
+        let to = self.ends.both()?;
+        let relays = [Relay::new(task, out, Some(to[0].try_clone()?)), Relay::new(task, err, Some(to[1].try_clone()?))];
         let spawned = self.spawn(words.clone(), self.environment_of_task(), [&stdout, &stderr], None, None)?;
         self.relays.extend(relays);
         Ok((spawned.pid, Some((spawned.outcome, words))))

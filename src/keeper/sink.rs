@@ -2,30 +2,65 @@
 
 use std::{fs::File, io, os::fd::OwnedFd};
 
-use super::Start;
-use crate::core::service::{Format, RunConfig, Sink};
+use super::{
+    Start,
+    logger::{self, Finished, Logger},
+};
+use crate::{
+    base::Pid,
+    core::service::{Format, RunConfig, Sink},
+};
 
 /// What a service's commands get as standard output and error.
-pub(super) struct Ends {
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+pub(super) enum Ends {
+    /// The init's own, without a copy.
+    Own([OwnedFd; 2]),
+    /// Those of a process that copies.
+    Logged(Logger),
+    /// The log is written.
+    Closed,
 }
 
 impl Ends {
     pub(super) fn open(start: &Start, run: &RunConfig) -> io::Result<Ends> {
-        match (&run.log.sink, run.log.format) {
-            // The init's own, without a copy.
-            (Sink::Inherit, Format::Raw) => {
+        match (&run.log.sink, run.log.format, &start.name) {
+            (Sink::Inherit, Format::Raw, _) | (_, _, None) => {
                 let open = |fd: Option<&OwnedFd>| match fd {
                     Some(fd) => fd.try_clone(),
                     None => Ok(File::options().write(true).open("/dev/null")?.into()),
                 };
-                Ok(Ends { stdout: open(start.stdout)?, stderr: open(start.stderr)? })
+                Ok(Ends::Own([open(start.stdout)?, open(start.stderr)?]))
             }
-            // A process that copies: it hands out its ends here.
-            (Sink::Inherit, Format::Prefix | Format::Json) | (Sink::File { .. }, _) => {
-                Err(io::Error::from(io::ErrorKind::Unsupported))
+            (Sink::Inherit, Format::Prefix | Format::Json, Some(name)) | (Sink::File { .. }, _, Some(name)) => {
+                let inherited = [start.stdout, start.stderr].map(|fd| fd.map(std::os::fd::AsFd::as_fd));
+                Ok(Ends::Logged(logger::start(&run.log, name, inherited[0], inherited[1])?))
             }
+        }
+    }
+
+    /// Standard output and error, until the log is written.
+    pub(super) fn both(&self) -> io::Result<[&OwnedFd; 2]> {
+        match self {
+            Ends::Own([stdout, stderr]) | Ends::Logged(Logger { stdout, stderr, .. }) => Ok([stdout, stderr]),
+            Ends::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The process that copies.
+    pub(super) fn logger(&self) -> Option<Pid> {
+        match self {
+            Ends::Logged(logger) => Some(logger.pid),
+            Ends::Own(_) | Ends::Closed => None,
+        }
+    }
+
+    /// Nobody writes any more: waits, for no more than two seconds, until all is in the log.
+    pub(super) fn finish(&mut self, name: &dyn std::fmt::Display) {
+        let Ends::Logged(logger) = std::mem::replace(self, Ends::Closed) else { return };
+        match logger.finish() {
+            Finished::Ended { dropped: Some(_) } => {}
+            Finished::Ended { dropped: None } => log::warn!("{name}: the process that writes its log died"),
+            Finished::Stuck(pid) => log::warn!("{name}: pid {pid}, which writes its log, hangs in the kernel"),
         }
     }
 }

@@ -36,6 +36,66 @@ pub struct Request {
     /// Send `alive` so often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_ms: Option<u64>,
+    /// `USER[:GROUP]`, names or numbers; as whom it runs. The init's own, if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What it may use.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
+}
+
+/// What a job may use; what is not given is inherited.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// `RLIMIT_NOFILE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nofile: Option<u64>,
+    /// `RLIMIT_CORE`, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<u64>,
+    /// `RLIMIT_AS`, bytes.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    pub address_space: Option<u64>,
+    /// -20 to 19.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nice: Option<i32>,
+    /// -1000 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    /// Bytes, through a cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Thousandths of a CPU, through a cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_milli: Option<u64>,
+    /// Processes, through a cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+}
+
+impl Limits {
+    /// Whether none is given.
+    pub fn is_empty(&self) -> bool {
+        *self == Limits::default()
+    }
+
+    /// What cannot be, in words.
+    pub fn check(&self) -> Result<(), BadRequest> {
+        let bad =
+            |what: &str, value: &dyn fmt::Display, use_: &str| Err(BadRequest(format!("{what} {value}: use {use_}")));
+        match self {
+            Limits { nice: Some(nice), .. } if !(-20..=19).contains(nice) => bad("nice", nice, "-20 to 19"),
+            Limits { oom_score_adj: Some(score), .. } if !(-1000..=1000).contains(score) => {
+                bad("oom_score_adj", score, "-1000 to 1000")
+            }
+            // The kernel's least quota is a millisecond of a tenth of a second.
+            Limits { cpu_milli: Some(milli), .. } if *milli < 10 => bad("cpu_milli", milli, "10 or more"),
+            Limits { memory: Some(0), .. } => bad("memory", &0, "1 or more"),
+            Limits { pids: Some(0), .. } => bad("pids", &0, "1 or more"),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a request cannot be served.
@@ -62,6 +122,8 @@ impl Request {
             timeout_ms: None,
             grace_ms: None,
             heartbeat_ms: None,
+            user: None,
+            limits: Limits::default(),
         }
     }
 
@@ -90,6 +152,7 @@ impl Request {
         {
             return bad(format!("bad request: environment entry {entry:?} is not KEY=VALUE"));
         }
+        request.limits.check().map_err(|BadRequest(what)| BadRequest(format!("bad request: {what}")))?;
         Ok(request)
     }
 
@@ -129,6 +192,11 @@ mod tests {
             (r#"{"version":1,"command":["x"],"env":["=1"]}"#, "not KEY=VALUE"),
             (r#"{"version":1,"command":["x"],"env":["A"]}"#, "not KEY=VALUE"),
             (r#"{"version":1,"command":["x"],"timeout":3}"#, "unknown field `timeout`"),
+            (r#"{"version":1,"command":["x"],"limits":{"stack":3}}"#, "unknown field `stack`"),
+            (r#"{"version":1,"command":["x"],"limits":{"nice":20}}"#, "nice 20: use -20 to 19"),
+            (r#"{"version":1,"command":["x"],"limits":{"oom_score_adj":-1001}}"#, "oom_score_adj -1001"),
+            (r#"{"version":1,"command":["x"],"limits":{"cpu_milli":9}}"#, "cpu_milli 9: use 10 or more"),
+            (r#"{"version":1,"command":["x"],"limits":{"memory":0}}"#, "memory 0"),
         ] {
             let why = Request::parse(json.as_bytes()).unwrap_err().to_string();
             assert!(why.contains(reason), "{json}: {why}");

@@ -12,6 +12,9 @@ use nix::{
     sys::stat::Mode,
 };
 
+/// To open a path that may be a FIFO or a terminal: not to wait for the other end, and not to be given the terminal.
+pub const OPEN_NONBLOCKING: i32 = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY).bits();
+
 /// Reads what is there: `None` if nothing is yet, 0 at the end.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     loop {

@@ -10,7 +10,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt},
     },
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
-use super::{fd, interpreter, process, start::Original, tty};
+use super::{fd, interpreter, limits::Limits, process, start::Original, tty};
 use crate::base::{Errno, ExecFailure, Pid, Signal};
 
 /// `_PATH_BSHELL`.
@@ -82,6 +82,8 @@ pub struct Command<'a> {
     pub reset: &'a [Signal],
     /// Its place among process groups.
     pub group: Group,
+    /// What it may use, and as whom it runs; as we, if it is not given.
+    pub limits: Option<&'a Limits>,
 }
 
 /// A command's place among process groups and sessions.
@@ -104,9 +106,11 @@ pub struct Spawned {
     pub outcome: OwnedFd,
 }
 
-/// The steps that a child takes, in their order; one byte on the pipe names the one that failed.
+/// The steps that a child takes; one byte on the pipe names the one that failed.
 const STEPS: [&str; 3] = ["set up", "change to directory", "execute"];
-/// Step, errno and perhaps the path of an interpreter.
+/// The step that says itself what it was.
+const LIMIT: u8 = 3;
+/// Step, errno, and perhaps the path of an interpreter, or what [`LIMIT`] was about.
 const LONGEST_MESSAGE: usize = 4096;
 
 /// How often a child tries to say why it could not become the command.
@@ -120,10 +124,10 @@ impl Command<'_> {
             // Out of the way of what the command is to have there.
             let moved = self.third.and_then(|_| fd::above(&report, 4).ok());
             let report = moved.unwrap_or(report);
-            let (step, error, interpreter) = self.become_command();
+            let Failure { step, error, detail } = self.become_command();
             let mut message = vec![step];
             message.extend(super::errno(&error).0.to_ne_bytes());
-            message.extend(interpreter.iter().flat_map(|path| path.as_os_str().as_bytes()));
+            message.extend(detail.iter().take(LONGEST_MESSAGE - message.len()));
             // Or nobody knows why. An empty pipe lacks memory at most.
             let _ = (0..ATTEMPTS).find(|_| fd::write(&report, &message).is_ok());
             127
@@ -132,18 +136,25 @@ impl Command<'_> {
     }
 
     /// In the child. Returns only if a step failed.
-    fn become_command(&self) -> (u8, io::Error, Option<PathBuf>) {
-        match self.set_up() {
-            Ok(()) => {}
-            Err(error) => return (0, error, None),
+    fn become_command(&self) -> Failure {
+        if let Err(error) = self.set_up() {
+            return Failure { step: 0, error, detail: Vec::new() };
         }
-        if let Some(cwd) = self.cwd
-            && let Err(error) = nix::unistd::chdir(cwd)
-        {
-            return (1, error.into(), None);
+        let change = || self.cwd.map_or(Ok(()), nix::unistd::chdir);
+        let mut changed = change();
+        if let Some(limits) = self.limits {
+            if let Err((what, error)) = limits.apply(&self.stdio) {
+                return Failure { step: LIMIT, error, detail: what.into_bytes() };
+            }
+            // A server may let its user in, and root not.
+            changed = changed.or_else(|_| change());
+        }
+        if let Err(error) = changed {
+            return Failure { step: 1, error: error.into(), detail: Vec::new() };
         }
         let (error, interpreter) = self.execute();
-        (2, error, interpreter)
+        let detail = interpreter.map(|path| path.into_os_string().into_vec()).unwrap_or_default();
+        Failure { step: 2, error, detail }
     }
 
     fn set_up(&self) -> io::Result<()> {
@@ -259,6 +270,13 @@ impl Command<'_> {
     }
 }
 
+/// What a child has to say: see [`LONGEST_MESSAGE`].
+struct Failure {
+    step: u8,
+    error: io::Error,
+    detail: Vec<u8>,
+}
+
 unsafe extern "C" {
     /// `environ(7)`. The crate libc does not have it for every C library.
     static environ: *const *const libc::c_char;
@@ -289,13 +307,16 @@ pub fn outcome(spawned: &OwnedFd, words: &[CString], cwd: Option<&Path>) -> Opti
         Ok(Some(size)) if size >= 5 => {
             let step = message[0];
             let errno = i32::from_ne_bytes([message[1], message[2], message[3], message[4]]);
+            let detail = String::from_utf8_lossy(&message[5..size]).into_owned();
+            if step == LIMIT {
+                return Some(Err(ExecFailure { what: detail, errno: Errno(errno), interpreter: None }));
+            }
             let object = match step {
                 1 => cwd.unwrap_or(Path::new("/")).as_os_str().to_owned(),
                 _ => OsStr::from_bytes(words[0].as_bytes()).to_owned(),
             };
             let verb = STEPS.get(usize::from(step)).unwrap_or(&STEPS[0]);
-            let interpreter = String::from_utf8_lossy(&message[5..size]).into_owned();
-            let interpreter = Some(interpreter).filter(|path| !path.is_empty());
+            let interpreter = Some(detail).filter(|path| !path.is_empty());
             Some(Err(ExecFailure { what: format!("{verb} {}", object.display()), errno: Errno(errno), interpreter }))
         }
         Ok(Some(_)) | Err(_) => Some(Ok(())),

@@ -69,7 +69,7 @@ pub fn reap() -> Reaped {
 pub fn has_ended(child: Pid) -> bool {
     let mut status = 0;
     // SAFETY: `status` is valid for writing.
-    let pid = unsafe { libc::waitpid(child.get(), &mut status, libc::WNOHANG) };
+    let pid = unsafe { libc::waitpid(child.get(), &mut status, libc::WNOHANG | libc::__WALL) };
     pid != 0
 }
 

@@ -47,7 +47,7 @@ pub struct ServiceConfig {
 pub struct RunConfig {
     /// Words of commands that run before, one after the other. A string of the file is `/bin/sh -c` here already.
     pub setup: Vec<Vec<String>>,
-    /// The time that each of them has.
+    /// The time that each of them has; `Duration::MAX`: for ever.
     pub setup_timeout: Duration,
     /// The words of its command; not empty.
     pub command: Vec<String>,
@@ -170,16 +170,16 @@ pub enum Check {
     Command(Vec<String>),
     /// `http://HOST[:PORT]/PATH`: an answer of 200 to 399 is healthy.
     Http {
-        /// HOST, and 80 if no port is given.
+        /// HOST; an IPv6 address without its brackets.
         host: String,
-        /// The port.
+        /// The port; 80 if none is given.
         port: u16,
-        /// With its leading slash.
+        /// With its leading slash and its query.
         path: String,
     },
     /// `tcp://HOST:PORT`: a connection is healthy.
     Tcp {
-        /// HOST.
+        /// HOST; an IPv6 address without its brackets.
         host: String,
         /// PORT.
         port: u16,
@@ -238,9 +238,9 @@ pub enum Format {
 pub struct Limits {
     /// `RLIMIT_NOFILE`.
     pub nofile: Option<u64>,
-    /// `RLIMIT_CORE`, bytes.
+    /// `RLIMIT_CORE`, bytes; `u64::MAX` is `RLIM_INFINITY`.
     pub core: Option<u64>,
-    /// `RLIMIT_AS`, bytes.
+    /// `RLIMIT_AS`, bytes; `u64::MAX` is `RLIM_INFINITY`.
     pub address_space: Option<u64>,
     /// -20 to 19.
     pub nice: Option<i32>,

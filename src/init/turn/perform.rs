@@ -217,6 +217,7 @@ impl Turn<'_> {
             original: self.original,
             reset: &[],
             group: if self.terminal.is_some() { spawn::Group::Foreground } else { spawn::Group::Own },
+            limits: None,
         };
         let forked = command.spawn().and_then(|spawned| {
             self.poller.add(&spawned.outcome, Token::Main.pack())?;
