@@ -121,8 +121,9 @@ pub struct Init {
     main_kill_at: Option<Tick>,
     table: Table,
     services: Services,
-    /// The exit code of a critical service that has failed; and which it was, until everything stops.
-    critical: Option<u8>,
+    /// The exit code of a critical service that has failed, or of services that were all its life; and which it was that
+    /// failed, until everything stops.
+    services_code: Option<u8>,
     critical_failed: Option<Name>,
     /// Clients that wait for the configuration file.
     reloading: Vec<RequestId>,
@@ -166,7 +167,7 @@ impl Init {
             main_kill_at: None,
             table: Table::starting_after(config.last_job),
             services: Services::new(mem::take(&mut config.services), config.seed),
-            critical: None,
+            services_code: None,
             critical_failed: None,
             reloading: Vec::new(),
             budget: Budget::new(config.grace.unwrap_or(GRACE)),
@@ -219,10 +220,9 @@ impl Init {
     pub fn exit_code(&self) -> u8 {
         let code = match self.main {
             Main::Ended(exit) => exit.status(),
-            Main::None => self.services.exit_code(),
-            Main::Forking | Main::Running(_) => 0,
+            Main::None | Main::Forking | Main::Running(_) => 0,
         };
-        let code = self.critical.unwrap_or(code);
+        let code = self.services_code.unwrap_or(code);
         let code = if self.config.remap.contains(&code) { 0 } else { code };
         match code {
             _ if self.gave_up => 125,
@@ -401,7 +401,7 @@ impl Init {
         let why = format!("{signal} from {sender}");
         if signal == Signal::HUP && self.config.reloads && sender != Sender::Kernel {
             orders.push(Action::Note(Level::Info, Happening::Signal { signal, from: sender }));
-            return self.reload(None, orders);
+            return self.reload(None, None, orders);
         }
         orders.push(Action::Note(Level::Debug, Happening::Signal { signal, from: sender.clone() }));
         if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, group) {

@@ -48,6 +48,6 @@ fn small(path: impl AsRef<std::path::Path>) -> std::io::Result<String> {
 
 /// The same, as it is.
 fn bytes(path: impl AsRef<std::path::Path>, buffer: &mut [u8; 4096]) -> std::io::Result<&[u8]> {
-    let count = std::io::Read::read(&mut std::fs::File::open(path)?, buffer)?;
+    let count = std::io::Read::read(&mut crate::sys::fd::open(path.as_ref())?, buffer)?;
     Ok(&buffer[..count])
 }

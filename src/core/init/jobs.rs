@@ -172,9 +172,9 @@ impl Init {
             Line::Events(to, false) => orders.push(Action::History(to)),
             Line::Kill(to, signal, job, by) => self.kill(to, signal, by, &job, orders),
             Line::Stop(to, job, grace, by) => self.stop_job(now, to, &job, grace, by, orders),
-            Line::Start(to, name, _) => self.start_service(now, to, &name, orders),
+            Line::Start(to, name, by) => self.start_service(now, to, &name, by, orders),
             Line::Restart(to, name, by) => self.restart_service(now, to, &name, by, orders),
-            Line::Reload(to, _) => self.reload(to, orders),
+            Line::Reload(to, by) => self.reload(to, by, orders),
             Line::Shutdown(to, by) => {
                 if let Some(to) = to {
                     orders.push(Action::Hold(to));

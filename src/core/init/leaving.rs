@@ -77,6 +77,7 @@ impl Init {
                     } else if matches!(self.main, Main::Ended(_)) {
                         "main has ended"
                     } else if self.main == Main::None && self.services.are_over() && self.table.is_idle() {
+                        self.services_code = Some(self.services.exit_code());
                         "every service has ended"
                     } else {
                         return;

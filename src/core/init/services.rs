@@ -63,7 +63,7 @@ impl Init {
                 orders.push(Action::Answer { to, reply: Reply::Refused { reason }, last: true });
             }
             Do::Critical(name, code) => {
-                self.critical.get_or_insert(code);
+                self.services_code.get_or_insert(code);
                 orders.push(Action::Log(Level::Error, format!("{name} is critical and has failed: everything stops")));
                 self.critical_failed = Some(name);
             }
@@ -101,7 +101,15 @@ impl Init {
         self.with_services(now, orders, |services, todo| services.ended(now, job, exit, cause, todo));
     }
 
-    pub(super) fn start_service(&mut self, now: Tick, to: Option<RequestId>, name: &Name, orders: &mut Vec<Action>) {
+    pub(super) fn start_service(
+        &mut self,
+        now: Tick,
+        to: Option<RequestId>,
+        name: &Name,
+        by: Option<Who>,
+        orders: &mut Vec<Action>,
+    ) {
+        asked(&format!("{name} is to start"), by, orders);
         if self.takes_for(to, name, orders) {
             self.with_services(now, orders, |services, todo| services.start(now, name, to, todo));
         }
@@ -150,7 +158,8 @@ impl Init {
         job
     }
 
-    pub(super) fn reload(&mut self, to: Option<RequestId>, orders: &mut Vec<Action>) {
+    pub(super) fn reload(&mut self, to: Option<RequestId>, by: Option<Who>, orders: &mut Vec<Action>) {
+        asked("the configuration file is to be read again", by, orders);
         if !self.config.reloads {
             let reason = "there is no configuration file: start lastout with --config FILE";
             return super::jobs::refuse(to, reason.into(), orders);
@@ -183,5 +192,12 @@ impl Init {
     /// Whether a mount's server is left.
     pub(super) fn serves_mounts(&self) -> bool {
         self.table.active().into_iter().any(|job| self.services.is_mount(job))
+    }
+}
+
+/// Says who wants something of which no record tells.
+fn asked(what: &str, by: Option<Who>, orders: &mut Vec<Action>) {
+    if let Some(by) = by {
+        orders.push(Action::Log(Level::Info, format!("{what}, says {by}")));
     }
 }
