@@ -174,6 +174,9 @@ impl Lab {
             "valgrind",
             "strace",
             "unshare",
+            "s6-svscan",
+            "runsvdir",
+            "supervisord",
         ];
         let missing: Vec<&str> = wanted.into_iter().filter(|program| find(program).is_none()).collect();
         if !missing.is_empty() {

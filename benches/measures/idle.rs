@@ -14,13 +14,13 @@ use crate::{
     support::{As, Init, children},
 };
 
-fn switches(pids: &[i32]) -> f64 {
+pub(super) fn switches(pids: &[i32]) -> f64 {
     let of = |pid: &i32, name: &str| number(*pid, "status", name).unwrap_or(0.0);
     pids.iter().map(|pid| of(pid, "voluntary_ctxt_switches") + of(pid, "nonvoluntary_ctxt_switches")).sum()
 }
 
 /// System calls within `span`, begun after the tracer's own disturbance: attaching interrupts whatever waits.
-fn calls(pids: &[i32], span: Duration) -> f64 {
+pub(super) fn calls(pids: &[i32], span: Duration) -> f64 {
     let scratch = scratch();
     let log = scratch.path().join("log");
     let mut all = words(&["strace", "-f", "-ttt", "-o", log.to_str().unwrap()], &[]);

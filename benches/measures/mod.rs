@@ -6,6 +6,7 @@ mod idle;
 mod looking;
 mod memory;
 mod output;
+mod services;
 mod start;
 mod stopping;
 
@@ -30,6 +31,7 @@ pub const ALL: &[(&str, Measure)] = &[
     ("stop", stopping::many),
     ("nothing", stopping::nothing),
     ("savers", stopping::savers),
+    ("services", services::services),
     ("look", looking::look),
     ("frozen", looking::frozen),
     ("instructions", counts::instructions),
@@ -37,4 +39,14 @@ pub const ALL: &[(&str, Measure)] = &[
 ];
 
 /// Titles of the rows that the chart shows.
-pub const CHART: &[&str] = &[start::START, exec::EXEC, exec::ENGINES, memory::HOLDING, stopping::NOTHING];
+pub const CHART: &[&str] = &[
+    start::START,
+    exec::EXEC,
+    exec::ENGINES,
+    memory::HOLDING,
+    stopping::NOTHING,
+    services::START,
+    services::RESTART,
+    services::MEMORY,
+    services::STOP,
+];

@@ -83,7 +83,7 @@ impl fmt::Display for Errno {
         let text = text.split(" (os error").next().filter(|text| *text != NO_TEXT).unwrap_or_default();
         let mut chars = text.chars();
         match chars.next() {
-            Some(first) => write!(f, "{}{}", first.to_lowercase(), chars.as_str()),
+            Some(first) => write!(f, "{}{}", first.to_ascii_lowercase(), chars.as_str()),
             None => write!(f, "error {}", self.0),
         }
     }

@@ -2,18 +2,22 @@
 
 mod duration;
 mod exit;
+mod map;
 mod name;
 mod pid;
 mod process;
 mod signal;
+mod sort;
 mod tick;
 
 pub use duration::{DURATION, duration, seconds_of};
 pub use exit::{Errno, ExecFailure, Exit};
+pub use map::{Map, Set};
 pub use name::{BadName, JobId, JobRef, Name, RequestId, Subject};
 pub use pid::{Pgid, Pid, ProcId};
 pub use process::Process;
 pub use signal::Signal;
+pub use sort::{sort_by, sort_unique};
 pub use tick::Tick;
 
 /// A text on one line, with nothing in it that a terminal would obey.

@@ -1,7 +1,9 @@
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::{Mutex, PoisonError},
+};
 
-use env_logger::{Builder, Target};
-use log::{Level, LevelFilter};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::{base::plain, sys::stderr::Stderr};
 
@@ -16,23 +18,40 @@ pub(super) fn start(verbosity: usize) {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    let mut builder = Builder::new();
-    builder.filter_level(level);
-    if let Ok(filters) = std::env::var(VARIABLE) {
-        builder.parse_filters(&filters);
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    log::set_max_level(asked.parse().unwrap_or(level));
+    // Only a second logger could fail, and there is none.
+    let _ = log::set_logger(&LINES);
+    // The hook that Rust brings would wait for room on standard error.
+    std::panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
+    if !asked.is_empty() && asked.parse::<LevelFilter>().is_err() {
+        log::warn!("{VARIABLE}={asked}: use error, warn, info, debug, trace or off");
     }
-    builder.target(Target::Pipe(Box::new(Stderr::default())));
-    builder.format(|line, record| {
+}
+
+struct Lines(Mutex<Stderr>);
+
+static LINES: Lines = Lines(Mutex::new(Stderr::new()));
+
+impl Log for Lines {
+    fn enabled(&self, about: &Metadata) -> bool {
+        about.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
         let word = match record.level() {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
         // One line, and nothing in it that a terminal would obey: names and arguments are anybody's.
-        writeln!(line, "lastout: {word}{}", plain(&record.args().to_string()))
-    });
-    // The hook that Rust brings would wait for room on standard error.
-    std::panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
-    // Only a second logger could fail, and there is none.
-    let _ = builder.try_init();
+        let line = format!("lastout: {word}{}\n", plain(&record.args().to_string()));
+        // It loses what it cannot write, and counts it.
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes());
+    }
+
+    fn flush(&self) {}
 }

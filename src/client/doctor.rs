@@ -8,7 +8,6 @@ mod report;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
     fs,
     io::{IsTerminal, Write},
     path::{Path, PathBuf, absolute},
@@ -21,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Target, found::Found};
 use crate::{
-    base::{Pid, Process},
+    base::{Map, Pid, Process, Set, sort_unique},
     inspect::{self, Clocks, Holder, Looker, Mount, Unseen, Volume, Wait},
     proto::{JobInfo, JobState, Status},
     sys::{
@@ -97,7 +96,7 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
     seen.retain(|process| looked.waits.contains_key(&process.id.pid));
     let pids: Vec<Pid> = seen.iter().map(|process| process.id.pid).collect();
     report.stuck = stuck(&looked.waits);
-    let stuck_pids: BTreeSet<Pid> = report.stuck.iter().map(|wait| wait.pid).collect();
+    let stuck_pids: Set<Pid> = report.stuck.iter().map(|wait| wait.pid).collect();
 
     let mut looker = Looker::new();
     let whose = found.init.unwrap_or_else(process::me);
@@ -106,8 +105,7 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
     report.unseen = looked.unseen;
     mapped(&pids, &stuck_pids, &mut holders, &mut report.unseen);
     holders.extend(looker.hidden_locks(&pids, &holders));
-    holders.sort();
-    holders.dedup();
+    sort_unique(&mut holders);
     report.lock_waits = lock_waits(&seen, &holders, &mounts);
     let wanted = wanted(&mounts, &doctor.paths, &mut report.notes)?;
     report.volumes = volumes(wanted, found.init, holders);
@@ -119,8 +117,7 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
         let (what, why) = wait.cannot.as_ref()?.split_once(": ")?;
         Some(Unseen { pid: wait.pid, comm: wait.comm.clone(), what: what.into(), why: why.into() })
     }));
-    report.unseen.sort();
-    report.unseen.dedup();
+    sort_unique(&mut report.unseen);
     report.hangs = !report.stuck.is_empty() || found.silent || report.volumes.iter().any(|volume| !volume.answers);
     Ok(report)
 }
@@ -134,7 +131,7 @@ enum Told {
 
 #[derive(Debug, Default)]
 struct Looked {
-    waits: BTreeMap<Pid, Wait>,
+    waits: Map<Pid, Wait>,
     holders: Vec<Holder>,
     unseen: Vec<Unseen>,
 }
@@ -209,13 +206,13 @@ fn silent(pid: Pid, comm: &str, what: &str) -> Unseen {
     Unseen { pid, comm: comm.into(), what: what.into(), why }
 }
 
-fn stuck(waits: &BTreeMap<Pid, Wait>) -> Vec<Wait> {
+fn stuck(waits: &Map<Pid, Wait>) -> Vec<Wait> {
     let long = |wait: &&Wait| wait.duration().is_none_or(|time| time >= HANGS);
     waits.values().filter(|wait| wait.hangs()).filter(long).cloned().collect()
 }
 
 /// Mappings, those who hang last: reading theirs may take all the time that there is.
-fn mapped(pids: &[Pid], stuck: &BTreeSet<Pid>, holders: &mut Vec<Holder>, unseen: &mut Vec<Unseen>) {
+fn mapped(pids: &[Pid], stuck: &Set<Pid>, holders: &mut Vec<Holder>, unseen: &mut Vec<Unseen>) {
     let looker = RefCell::new(Looker::new());
     let order = stuck_last(pids, stuck);
     let all = inspect::gather(&order, LOOK, LOOKS, |pid, tell| {
@@ -240,7 +237,7 @@ fn mapped(pids: &[Pid], stuck: &BTreeSet<Pid>, holders: &mut Vec<Holder>, unseen
     }
 }
 
-fn stuck_last(pids: &[Pid], stuck: &BTreeSet<Pid>) -> Vec<Pid> {
+fn stuck_last(pids: &[Pid], stuck: &Set<Pid>) -> Vec<Pid> {
     let (last, first): (Vec<Pid>, Vec<Pid>) = pids.iter().partition(|pid| stuck.contains(pid));
     [first, last].concat()
 }
@@ -251,7 +248,7 @@ fn comm(pid: Pid) -> String {
 
 /// Who waits for whose lock.
 fn lock_waits(seen: &[Process], holders: &[Holder], mounts: &[Mount]) -> Vec<LockWait> {
-    let comms: BTreeMap<Pid, &str> = seen.iter().map(|process| (process.id.pid, process.comm.as_str())).collect();
+    let comms: Map<Pid, &str> = seen.iter().map(|process| (process.id.pid, process.comm.as_str())).collect();
     let locks = inspect::locks().unwrap_or_default();
     let waits = locks.iter().filter(|lock| lock.waits).filter_map(|waiting| {
         let pid = waiting.pid?;
@@ -280,7 +277,7 @@ fn wanted(mounts: &[Mount], paths: &[PathBuf], notes: &mut Vec<String>) -> anyho
     if paths.is_empty() {
         return Ok(all);
     }
-    let mut found = BTreeSet::new();
+    let mut found = Set::new();
     for path in paths {
         let path = absolute(path).with_context(|| format!("cannot tell where {} is", path.display()))?;
         match inspect::volume_of_path(mounts, &path) {
@@ -300,7 +297,7 @@ fn volumes(volumes: Vec<Volume>, init: Option<Pid>, holders: Vec<Holder>) -> Vec
     // Paths are the init's; from another mount namespace they begin at its root.
     let root =
         init.filter(|init| namespace(&init.to_string()) != namespace("self")).map(|init| format!("/proc/{init}/root"));
-    let mut by_device: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut by_device: Map<String, PathBuf> = Map::new();
     for volume in &volumes {
         let path = match &root {
             Some(root) => Path::new(root).join(volume.path.strip_prefix("/").unwrap_or(&volume.path)),
@@ -309,11 +306,11 @@ fn volumes(volumes: Vec<Volume>, init: Option<Pid>, holders: Vec<Holder>) -> Vec
         by_device.insert(volume.device.clone(), path);
     }
     let devices: Vec<(String, PathBuf)> = by_device.into_iter().collect();
-    let spaces: BTreeMap<String, Option<Result<mount::Space, String>>> =
+    let spaces: Map<String, Option<Result<mount::Space, String>>> =
         devices.chunks(VOLUMES_AT_ONCE).flat_map(spaces).collect();
-    let mut held: BTreeMap<PathBuf, Vec<Holder>> = BTreeMap::new();
+    let mut held: Map<PathBuf, Vec<Holder>> = Map::new();
     for holder in holders {
-        held.entry(holder.volume.path.clone()).or_default().push(holder);
+        held.or_insert_with(holder.volume.path.clone(), Default::default).push(holder);
     }
     let report = |volume: Volume| {
         let space = spaces.get(&volume.device).cloned().flatten();
@@ -367,9 +364,9 @@ fn zombies(seen: &[Process]) -> Vec<Zombie> {
 
 fn rows(
     seen: &[Process],
-    waits: &BTreeMap<Pid, Wait>,
-    commands: &BTreeMap<Pid, String>,
-    stuck: &BTreeSet<Pid>,
+    waits: &Map<Pid, Wait>,
+    commands: &Map<Pid, String>,
+    stuck: &Set<Pid>,
     found: &Found,
 ) -> Vec<Row> {
     let elsewhere = found.init.is_some_and(|init| inspect::inner_pid(init) != Some(init));

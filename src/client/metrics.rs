@@ -1,10 +1,10 @@
 //! `lastout metrics`: services and jobs as OpenMetrics text, for Prometheus.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::fmt::Write;
 
 use super::{Outcome, Target, found::Found, jobs::say};
 use crate::{
-    base::{JobId, Pid},
+    base::{JobId, Map, Pid},
     inspect::{self, Load},
     proto::{JobState, ServiceInfo, ServiceState},
 };
@@ -36,13 +36,13 @@ pub fn metrics(target: &Target) -> Outcome {
 }
 
 /// The keepers by process ids as they are for us, as far as they can be seen from here.
-fn keepers(found: &Found) -> BTreeMap<JobId, Pid> {
-    let (Some(status), Some(init)) = (&found.status, found.init) else { return BTreeMap::new() };
+fn keepers(found: &Found) -> Map<JobId, Pid> {
+    let (Some(status), Some(init)) = (&found.status, found.init) else { return Map::new() };
     if inspect::inner_pid(init) == Some(init) {
         return status.keepers.iter().map(|keeper| (keeper.job, keeper.pid)).collect();
     }
     let processes = inspect::below(init).unwrap_or_default();
-    let by_inner: BTreeMap<Pid, Pid> =
+    let by_inner: Map<Pid, Pid> =
         processes.iter().filter_map(|p| Some((inspect::inner_pid(p.id.pid)?, p.id.pid))).collect();
     status.keepers.iter().filter_map(|keeper| Some((keeper.job, *by_inner.get(&keeper.pid)?))).collect()
 }

@@ -6,7 +6,6 @@
 //! that carries `LASTOUT_CONTROL` alone may be anybody's shell.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     io::Write,
     os::unix::ffi::OsStrExt,
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Target, found::Found, text::short};
 use crate::{
-    base::{Errno, Pid, ProcId, Process, Signal, plain},
+    base::{Errno, Map, Pid, ProcId, Process, Set, Signal, plain},
     core::{Ending, STUCK_AFTER},
     inspect::{self, Clocks, Looker, Unseen, Wait},
     proto::{files, place},
@@ -96,7 +95,7 @@ pub fn orphans(orphans: &Orphans) -> Outcome {
             found.left = again.left;
             found.stuck = explained(&stuck);
             let news = again.orphans.into_iter().filter(|new| !stuck.contains(&new.process.id));
-            let known: BTreeSet<ProcId> = found.orphans.iter().map(|orphan| orphan.process.id).collect();
+            let known: Set<ProcId> = found.orphans.iter().map(|orphan| orphan.process.id).collect();
             let news: Vec<Orphan> = news.filter(|new| !known.contains(&new.process.id)).collect();
             if news.is_empty() {
                 break;
@@ -179,12 +178,12 @@ fn find(target: &Target) -> anyhow::Result<Answer> {
     let status = found.status();
     let marks = marks(&all, tree.kernel());
     let mut answer = Answer::default();
-    let mut roots: BTreeMap<Pid, (String, Option<String>, bool)> = BTreeMap::new();
+    let mut roots: Map<Pid, (String, Option<String>, bool)> = Map::new();
 
     if let (Some(init), Some(control)) = (found.init, &found.control) {
         let Some(status) = status else { bail!("the init is too old, or does not say what belongs to it") };
         let control = control.display().to_string();
-        let own: BTreeSet<Pid> = status
+        let own: Set<Pid> = status
             .keepers
             .iter()
             .map(|keeper| keeper.pid)
@@ -231,12 +230,12 @@ fn find(target: &Target) -> anyhow::Result<Answer> {
 
     // All below them belongs to them, but for those who run this, and other inits.
     let spared = tree.ancestors(process::me());
-    let mut seen: BTreeMap<Pid, (String, Option<String>, bool)> = BTreeMap::new();
+    let mut seen: Map<Pid, (String, Option<String>, bool)> = Map::new();
     for (root, whose) in &roots {
         for pid in tree.below(*root) {
             let is_other = !whose.2 && tree.is_at_or_below(pid, &alive);
             if !spared.contains(&pid) && !is_other {
-                seen.entry(pid).or_insert_with(|| roots.get(&pid).unwrap_or(whose).clone());
+                seen.or_insert_with(pid, || roots.get(&pid).unwrap_or(whose).clone());
             }
         }
     }
@@ -254,14 +253,14 @@ fn find(target: &Target) -> anyhow::Result<Answer> {
     for orphan in &mut answer.orphans {
         orphan.command = commands.remove(&orphan.process.id.pid);
     }
-    answer.orphans.sort_by(|a, b| (&a.control, a.process.id).cmp(&(&b.control, b.process.id)));
+    crate::base::sort_by(&mut answer.orphans, |a, b| (&a.control, a.process.id).cmp(&(&b.control, b.process.id)));
     answer.left = pids;
     Ok(answer)
 }
 
 /// What every process carries. It is asked in a disposable child: the environment is behind locks of the process's, and
 /// the directory that it names may be on a volume that hangs.
-fn marks(all: &[Process], kernel: BTreeSet<Pid>) -> BTreeMap<Pid, Marks> {
+fn marks(all: &[Process], kernel: Set<Pid>) -> Map<Pid, Marks> {
     let processes: Vec<&Process> = all.iter().filter(|process| !kernel.contains(&process.id.pid)).collect();
     let gathered = inspect::gather(&processes, LOOK, LOOKS, |process, tell| {
         let pid = process.id.pid;
@@ -307,7 +306,7 @@ fn lives(pid: Pid, control: &Path) -> Lives {
 
 /// Whether a process is below one of these, by what is so now: a look at all of them is torn where a parent ended
 /// meanwhile. Who has gone, or moves while we look, counts as below.
-fn is_below_now(pid: Pid, roots: &BTreeSet<Pid>) -> bool {
+fn is_below_now(pid: Pid, roots: &Set<Pid>) -> bool {
     let mut at = pid;
     for _ in 0..DEEPEST {
         if roots.contains(&at) {
@@ -326,20 +325,20 @@ fn is_below_now(pid: Pid, roots: &BTreeSet<Pid>) -> bool {
 
 /// Who is below whom.
 struct Tree {
-    parents: BTreeMap<Pid, Option<Pid>>,
-    children: BTreeMap<Pid, Vec<Pid>>,
-    names: BTreeMap<Pid, String>,
+    parents: Map<Pid, Option<Pid>>,
+    children: Map<Pid, Vec<Pid>>,
+    names: Map<Pid, String>,
 }
 
 impl Tree {
     fn of(all: &[Process]) -> Tree {
-        let mut tree = Tree { parents: BTreeMap::new(), children: BTreeMap::new(), names: BTreeMap::new() };
+        let mut tree = Tree { parents: Map::new(), children: Map::new(), names: Map::new() };
         for process in all {
             let pid = process.id.pid;
             tree.parents.insert(pid, process.parent);
             tree.names.insert(pid, process.comm.clone());
             if let Some(parent) = process.parent {
-                tree.children.entry(parent).or_default().push(pid);
+                tree.children.or_insert_with(parent, Default::default).push(pid);
             }
         }
         tree
@@ -350,8 +349,8 @@ impl Tree {
     }
 
     /// It and all below it.
-    fn below(&self, root: Pid) -> BTreeSet<Pid> {
-        let mut found = BTreeSet::from([root]);
+    fn below(&self, root: Pid) -> Set<Pid> {
+        let mut found = Set::from([root]);
         let mut open = vec![root];
         while let Some(next) = open.pop() {
             open.extend(self.children(next).into_iter().filter(|child| found.insert(*child)));
@@ -360,8 +359,8 @@ impl Tree {
     }
 
     /// It and all above it.
-    fn ancestors(&self, of: Pid) -> BTreeSet<Pid> {
-        let mut found = BTreeSet::new();
+    fn ancestors(&self, of: Pid) -> Set<Pid> {
+        let mut found = Set::new();
         let mut at = Some(of);
         while let Some(pid) = at.filter(|pid| found.insert(*pid)) {
             at = self.parents.get(&pid).copied().flatten();
@@ -369,12 +368,12 @@ impl Tree {
         found
     }
 
-    fn is_at_or_below(&self, pid: Pid, roots: &BTreeSet<Pid>) -> bool {
+    fn is_at_or_below(&self, pid: Pid, roots: &Set<Pid>) -> bool {
         !roots.is_empty() && !self.ancestors(pid).is_disjoint(roots)
     }
 
     /// The kernel's own threads, which are no processes.
-    fn kernel(&self) -> BTreeSet<Pid> {
+    fn kernel(&self) -> Set<Pid> {
         let is_root = |(pid, name): (&Pid, &String)| (name == "kthreadd").then_some(*pid);
         let root = self.names.iter().find_map(is_root).filter(|pid| pid.get() == 2);
         root.map(|root| self.below(root)).unwrap_or_default()
@@ -382,18 +381,18 @@ impl Tree {
 }
 
 /// Ends them and all below them: SIGTERM, grace, SIGKILL. Answers with those that SIGKILL has not ended.
-fn end(mut ours: BTreeSet<ProcId>, grace: Duration) -> BTreeSet<ProcId> {
+fn end(mut ours: Set<ProcId>, grace: Duration) -> Set<ProcId> {
     let spared = |pid: Pid| pid == process::me();
     let mut ending = Ending::begin(clock::now(), process::me(), grace);
     loop {
         let Some(all) = inspect::everything() else { return ours };
         let tree = Tree::of(&all);
-        let alive: BTreeSet<Pid> =
+        let alive: Set<Pid> =
             all.iter().filter(|process| ours.contains(&process.id) && !process.is_dead()).map(|p| p.id.pid).collect();
         if alive.is_empty() {
-            return BTreeSet::new();
+            return Set::new();
         }
-        let members: BTreeSet<Pid> = alive.iter().flat_map(|pid| tree.below(*pid)).collect();
+        let members: Set<Pid> = alive.iter().flat_map(|pid| tree.below(*pid)).collect();
         let members = all.into_iter().filter(|process| members.contains(&process.id.pid) && !spared(process.id.pid));
         let members: Vec<Process> = members.filter(|process| !process.is_dead()).collect();
         ours.extend(members.iter().map(|process| process.id));
@@ -426,7 +425,7 @@ fn send(id: ProcId, signal: Signal) {
     }
 }
 
-fn explained(stuck: &BTreeSet<ProcId>) -> Vec<Wait> {
+fn explained(stuck: &Set<ProcId>) -> Vec<Wait> {
     let pids: Vec<Pid> = stuck.iter().map(|id| id.pid).collect();
     let gathered = inspect::gather(&pids, LOOK, LOOKS, |pid, tell| {
         let (looker, clocks) = (&mut Looker::new(), &mut Clocks::default());

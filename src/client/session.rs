@@ -169,7 +169,7 @@ fn places() -> Vec<PathBuf> {
     if let Ok(init) = std::fs::metadata("/proc/1") {
         list.extend(place::candidates(None, init.uid()));
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = crate::base::Set::new();
     list.retain(|path| seen.insert(path.clone()));
     list
 }

@@ -1,9 +1,8 @@
 //! Every key of the file: its name, its type, its default, what it means. The one list of them.
 
-use serde_json::{Value as Json, json};
-
 use super::{
-    table::{self, Entries, Field, Initial, Key, Table, Value, keys},
+    schema::Shape,
+    table::{self, Entries, Field, Initial, Key, Known, Table, Value, keys},
     tree::{Entry, Node, Problems, Raw},
     value::{
         Absolute, Account, Commands, Decimal, Directory, Named, Size, Template, Text, Time, Unlimited, Url, Variable,
@@ -240,6 +239,11 @@ keys! {
 pub(super) struct HealthCheck(pub(super) Health);
 
 impl Value for HealthCheck {
+    const SHAPE: Shape = Shape::Either(&[
+        Url::SHAPE,
+        Shape::Table(Health::KNOWN, r#"{ "oneOf": [{ "required": ["command"] }, { "required": ["url"] }] }"#),
+    ]);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<HealthCheck> {
         match &node.raw {
             Raw::Text(text) if !text.contains("://") => {
@@ -264,17 +268,6 @@ impl Value for HealthCheck {
             _ => problems.wrong(node, "a table, such as { command = [\"ray\", \"status\"] }, or a URL"),
         }
     }
-
-    fn schema() -> Json {
-        let mut table = Health::schema();
-        table["oneOf"] = json!([{ "required": ["command"] }, { "required": ["url"] }]);
-        json!({ "anyOf": [Url::schema(), table] })
-    }
-
-    #[cfg(test)]
-    fn inner() -> Vec<Key> {
-        Health::keys()
-    }
 }
 
 /// `log`: the table, or `"inherit"`.
@@ -282,6 +275,11 @@ impl Value for HealthCheck {
 pub(super) struct Log(pub(super) LogTable);
 
 impl Value for Log {
+    const SHAPE: Shape = Shape::Either(&[
+        Shape::Schema(r#"{ "const": "inherit" }"#),
+        Shape::Table(LogTable::KNOWN, r#"{ "dependentRequired": { "max": ["file"], "keep": ["file"] } }"#),
+    ]);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Log> {
         let table = match &node.raw {
             Raw::Text(word) if word == "inherit" => {
@@ -303,16 +301,5 @@ impl Value for Log {
             }
         }
         Some(Log(table))
-    }
-
-    fn schema() -> Json {
-        let mut table = LogTable::schema();
-        table["dependentRequired"] = json!({ "max": ["file"], "keep": ["file"] });
-        json!({ "anyOf": [{ "const": "inherit" }, table] })
-    }
-
-    #[cfg(test)]
-    fn inner() -> Vec<Key> {
-        LogTable::keys()
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    rc::Rc,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use super::{
     value::{Item, Named, Piece, Template, Variable},
 };
 use crate::{
-    base::Name,
+    base::{Name, sort_by},
     core::service::{
         Backoff, Check, Condition, Health, Limits, Log, Ready, Restart, RunConfig, ServiceConfig, ServicesConfig, Sink,
         Stop,
@@ -104,7 +105,7 @@ fn units<'a>(file: &'a File, problems: &mut Problems) -> Units<'a> {
         });
         named.push((item.at, "mount", item.key.as_ref(), unit));
     }
-    named.sort_by_key(|(at, ..)| *at);
+    sort_by(&mut named, |a, b| a.0.cmp(&b.0));
     let mut units = Units { all: Vec::new(), names: BTreeMap::new() };
     let mut kinds = BTreeMap::new();
     for (at, what, name, unit) in named {
@@ -279,7 +280,7 @@ fn service(unit: &Unit) -> Option<ServiceConfig> {
         critical: common.critical.value?,
         on_failure: words(&common.on_failure)?,
         on_restart: words(&common.on_restart)?,
-        run: run(unit)?,
+        run: Rc::new(run(unit)?),
     })
 }
 

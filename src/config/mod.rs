@@ -20,7 +20,7 @@ use serde::Serialize;
 
 pub use schema::schema;
 
-use crate::core::service::ServicesConfig;
+use crate::{base::sort_unique, core::service::ServicesConfig};
 use table::Value;
 use tree::Problems;
 
@@ -74,8 +74,7 @@ pub fn parse_bytes(bytes: &[u8], exports: &dyn Fn(&str) -> Option<String>) -> Re
 }
 
 fn placed(text: &str, mut problems: Problems) -> Vec<Problem> {
-    problems.found.sort();
-    problems.found.dedup();
+    sort_unique(&mut problems.found);
     let mut all = Vec::with_capacity(problems.found.len());
     // From each to the next: a long text with many problems is gone through once.
     let (mut from, mut line, mut column) = (0, 1, 1);

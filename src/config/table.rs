@@ -1,46 +1,36 @@
 //! What a key is. [`keys!`](keys) makes of one list of keys the type that they are read into, the names that are
 //! known, and the schema: they cannot disagree.
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::Value as Json;
 
-use super::tree::{Entry, Node, Problems, Raw};
+use super::{
+    schema::Shape,
+    tree::{Entry, Node, Problems, Raw},
+};
 
 /// What a key's value is.
 pub(super) trait Value: Sized {
+    /// What `read` takes, for the schema.
+    const SHAPE: Shape;
+
     /// Reads it; `None` when something is wrong, and told.
     fn read(node: &Node, problems: &mut Problems) -> Option<Self>;
-
-    /// JSON Schema of what `read` takes.
-    fn schema() -> Json;
 
     /// It, where its key is not given and has no default.
     fn absent() -> Option<Self> {
         None
     }
-
-    /// The keys in it.
-    #[cfg(test)]
-    fn inner() -> Vec<Key> {
-        Vec::new()
-    }
 }
 
 impl<T: Value> Value for Option<T> {
+    const SHAPE: Shape = T::SHAPE;
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
         T::read(node, problems).map(Some)
     }
 
-    fn schema() -> Json {
-        T::schema()
-    }
-
     fn absent() -> Option<Self> {
         Some(None)
-    }
-
-    #[cfg(test)]
-    fn inner() -> Vec<Key> {
-        T::inner()
     }
 }
 
@@ -51,61 +41,30 @@ pub(super) enum Initial {
     Required,
     /// Nothing, which means this.
     Absent(&'static str),
-    List,
-    Table,
-    Text(&'static str),
-    Whole(i64),
-    Decimal(f64),
-    Switch(bool),
-}
-
-impl From<&'static str> for Initial {
-    fn from(text: &'static str) -> Initial {
-        Initial::Text(text)
-    }
-}
-
-impl From<i64> for Initial {
-    fn from(number: i64) -> Initial {
-        Initial::Whole(number)
-    }
-}
-
-impl From<f64> for Initial {
-    fn from(number: f64) -> Initial {
-        Initial::Decimal(number)
-    }
-}
-
-impl From<bool> for Initial {
-    fn from(switch: bool) -> Initial {
-        Initial::Switch(switch)
-    }
+    /// This, which is JSON and TOML.
+    Given(&'static str),
 }
 
 impl Initial {
     fn raw(self) -> Option<Raw> {
-        Some(match self {
-            Initial::Required | Initial::Absent(_) => return None,
-            Initial::List => Raw::List(Vec::new()),
-            Initial::Table => Raw::Table(Vec::new()),
-            Initial::Text(text) => Raw::Text(text.into()),
-            Initial::Whole(number) => Raw::Whole(number),
-            Initial::Decimal(number) => Raw::Decimal(number),
-            Initial::Switch(switch) => Raw::Switch(switch),
+        Some(match self.json()? {
+            Json::Array(_) => Raw::List(Vec::new()),
+            Json::Object(_) => Raw::Table(Vec::new()),
+            Json::String(text) => Raw::Text(text),
+            Json::Bool(switch) => Raw::Switch(switch),
+            Json::Number(number) => match number.as_i64() {
+                Some(number) => Raw::Whole(number),
+                None => Raw::Decimal(number.as_f64()?),
+            },
+            Json::Null => return None,
         })
     }
 
     pub(super) fn json(self) -> Option<Json> {
-        Some(match self {
-            Initial::Required | Initial::Absent(_) => return None,
-            Initial::List => json!([]),
-            Initial::Table => json!({}),
-            Initial::Text(text) => json!(text),
-            Initial::Whole(number) => json!(number),
-            Initial::Decimal(number) => json!(number),
-            Initial::Switch(switch) => json!(switch),
-        })
+        match self {
+            Initial::Required | Initial::Absent(_) => None,
+            Initial::Given(text) => serde_json::from_slice(text.as_bytes()).ok(),
+        }
     }
 }
 
@@ -114,26 +73,33 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     pub(super) initial: Initial,
-    pub(super) schema: fn() -> Json,
-    #[cfg(test)]
-    pub(super) inner: fn() -> Vec<Key>,
+    pub(super) shape: Shape,
 }
 
-impl Key {
-    pub(super) fn of<T: Value>(name: &'static str, about: &'static str, initial: Initial) -> Key {
-        #[cfg(test)]
-        return Key { name, about, initial, schema: T::schema, inner: T::inner };
-        #[cfg(not(test))]
-        Key { name, about, initial, schema: T::schema }
+/// What is known of a table.
+pub(super) struct Known {
+    pub(super) keys: &'static [Key],
+    /// What people write instead, and what to tell them.
+    pub(super) hints: &'static [(&'static str, &'static str)],
+    /// What it has in common with others.
+    pub(super) common: Option<&'static Known>,
+}
+
+impl Known {
+    /// All keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static Key> + use<> {
+        self.keys.iter().chain(self.common.map_or(&[][..], |common| common.keys))
     }
 
-    /// Its line in the help of editors.
-    pub(super) fn description(&self) -> String {
-        // Lines of a comment, each with the blank before it.
-        let about = self.about.trim();
-        match self.initial {
-            Initial::Absent(meaning) => format!("{about} Default: {meaning}."),
-            _ => about.into(),
+    fn names(&self) -> Vec<&'static str> {
+        self.keys().map(|key| key.name).collect()
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let mut hints = self.hints.iter().chain(self.common.map_or(&[][..], |common| common.hints));
+        match hints.find(|(wrong, _)| *wrong == name) {
+            Some((_, hint)) => format!("unknown key `{name}`: {hint}"),
+            None => format!("unknown key `{name}`: {}", instead(name, &self.names())),
         }
     }
 }
@@ -149,11 +115,7 @@ pub(super) struct Field<T> {
 
 /// A table whose keys are known.
 pub(super) trait Table: Sized {
-    /// All of them.
-    fn keys() -> Vec<Key>;
-
-    /// What people write instead, and what to tell them.
-    fn hints() -> Vec<(&'static str, &'static str)>;
+    const KNOWN: &'static Known;
 
     /// Takes them out of the entries, telling what is wrong with their values.
     fn take(entries: &mut Entries, problems: &mut Problems) -> Self;
@@ -164,59 +126,67 @@ pub(super) struct Entries<'a> {
     entries: &'a [Entry],
     /// Those of them that were taken.
     taken: Vec<bool>,
-    at: usize,
+    /// What is read where a key is not given; it stands where the table does.
+    initial: Node,
     /// Required ones that are not there.
     missing: Vec<&'static str>,
 }
 
-impl Entries<'_> {
+impl<'a> Entries<'a> {
+    fn open(node: &'a Node, known: &Known, problems: &mut Problems) -> Option<Entries<'a>> {
+        let Raw::Table(entries) = &node.raw else {
+            return problems.wrong(node, &format!("a table with some of {}", known.names().join(", ")));
+        };
+        let initial = Node { at: node.at, raw: Raw::Moment };
+        Some(Entries { entries, taken: vec![false; entries.len()], initial, missing: Vec::new() })
+    }
+
     pub(super) fn take<T: Value>(&mut self, name: &'static str, initial: Initial, problems: &mut Problems) -> Field<T> {
-        if let Some(found) = self.find(name) {
+        let (at, node) = self.find(name, initial);
+        let value = match node {
+            Some(node) => {
+                let above = problems.enter(name);
+                let value = T::read(node, problems);
+                problems.leave(above);
+                value
+            }
+            None => T::absent(),
+        };
+        Field { at, value }
+    }
+
+    /// Where it is given, and what is to be read.
+    fn find(&mut self, name: &'static str, initial: Initial) -> (Option<usize>, Option<&Node>) {
+        if let Some(found) = self.entries.iter().position(|entry| entry.name == name) {
+            self.taken[found] = true;
             let entry = &self.entries[found];
-            return Field { at: Some(entry.at), value: problems.below(name, |below| T::read(&entry.value, below)) };
+            return (Some(entry.at), Some(&entry.value));
         }
         if let Initial::Required = initial {
             self.missing.push(name);
         }
-        let value = match initial.raw() {
-            Some(raw) => problems.below(name, |below| T::read(&Node { at: self.at, raw }, below)),
-            None => T::absent(),
-        };
-        Field { at: None, value }
+        let Some(raw) = initial.raw() else { return (None, None) };
+        self.initial.raw = raw;
+        (None, Some(&self.initial))
     }
 
-    fn find(&mut self, name: &str) -> Option<usize> {
-        let found = self.entries.iter().position(|entry| entry.name == name)?;
-        self.taken[found] = true;
-        Some(found)
+    /// Tells what is left, and what is not there.
+    fn close(self, known: &Known, problems: &mut Problems) {
+        for (entry, _) in self.entries.iter().zip(self.taken).filter(|(_, taken)| !taken) {
+            problems.tell(entry.at, known.unknown(&entry.name));
+        }
+        for name in self.missing {
+            problems.missing(self.initial.at, name);
+        }
     }
 }
 
 /// Reads a table, telling all that is wrong in it.
 pub(super) fn read<T: Table>(node: &Node, problems: &mut Problems) -> Option<T> {
-    let Raw::Table(entries) = &node.raw else {
-        let keys = T::keys();
-        let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
-        return problems.wrong(node, &format!("a table with some of {}", names.join(", ")));
-    };
-    let mut reading = Entries { entries, taken: vec![false; entries.len()], at: node.at, missing: Vec::new() };
-    let table = T::take(&mut reading, problems);
-    let Entries { taken, missing, .. } = reading;
-    for (entry, _) in entries.iter().zip(taken).filter(|(_, taken)| !taken) {
-        problems.tell(entry.at, unknown(&entry.name, &T::keys(), &T::hints()));
-    }
-    for name in missing {
-        problems.missing(node.at, name);
-    }
+    let mut entries = Entries::open(node, T::KNOWN, problems)?;
+    let table = T::take(&mut entries, problems);
+    entries.close(T::KNOWN, problems);
     Some(table)
-}
-
-fn unknown(name: &str, keys: &[Key], hints: &[(&str, &str)]) -> String {
-    if let Some((_, hint)) = hints.iter().find(|(wrong, _)| *wrong == name) {
-        return format!("unknown key `{name}`: {hint}");
-    }
-    let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
-    format!("unknown key `{name}`: {}", instead(name, &names))
 }
 
 /// What was most likely meant, or all that is known.
@@ -231,28 +201,6 @@ pub(super) fn instead(name: &str, known: &[&str]) -> String {
         None if known.is_empty() => "there is none".into(),
         None => format!("known: {}", known.join(", ")),
     }
-}
-
-/// The schema of a table.
-pub(super) fn schema<T: Table>() -> Json {
-    let mut properties = Map::new();
-    let mut required = Vec::new();
-    for key in T::keys() {
-        let mut schema = (key.schema)();
-        schema["description"] = json!(key.description());
-        if let Some(initial) = key.initial.json() {
-            schema["default"] = initial;
-        }
-        properties.insert(key.name.into(), schema);
-        if let Initial::Required = key.initial {
-            required.push(key.name);
-        }
-    }
-    let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
-    if !required.is_empty() {
-        schema["required"] = json!(required);
-    }
-    schema
 }
 
 /// Defines tables: `key: Type = default`. The default is as it would be written in the file; `required`; or
@@ -274,21 +222,16 @@ macro_rules! keys {
         }
 
         impl Table for $table {
-            fn keys() -> Vec<Key> {
-                #[allow(unused_mut)]
-                let mut keys = vec![$(
-                    Key::of::<$type>(keys!(@name $key), concat!($($doc),+), keys!(@initial $initial)),
-                )*];
-                $(keys.extend(<$Common>::keys());)?
-                keys
-            }
-
-            fn hints() -> Vec<(&'static str, &'static str)> {
-                #[allow(unused_mut)]
-                let mut hints = vec![$($(($wrong, $hint),)*)?];
-                $(hints.extend(<$Common>::hints());)?
-                hints
-            }
+            const KNOWN: &'static Known = &Known {
+                keys: &[$(Key {
+                    name: keys!(@name $key),
+                    about: concat!($($doc),+),
+                    initial: keys!(@initial $initial),
+                    shape: <$type>::SHAPE,
+                },)*],
+                hints: &[$($(($wrong, $hint),)*)?],
+                common: keys!(@common $($Common)?),
+            };
 
             fn take(entries: &mut Entries, problems: &mut Problems) -> $table {
                 $table {
@@ -299,26 +242,19 @@ macro_rules! keys {
         }
 
         impl Value for $table {
+            const SHAPE: Shape = Shape::Table(<$table>::KNOWN, "{}");
+
             fn read(node: &Node, problems: &mut Problems) -> Option<$table> {
                 table::read(node, problems)
-            }
-
-            fn schema() -> Json {
-                table::schema::<$table>()
-            }
-
-            #[cfg(test)]
-            fn inner() -> Vec<Key> {
-                <$table>::keys()
             }
         }
     };
     (@name r#as) => { "as" };
     (@name $key:ident) => { stringify!($key) };
+    (@common) => { None };
+    (@common $Common:ty) => { Some(<$Common>::KNOWN) };
     (@initial required) => { Initial::Required };
     (@initial (absent $meaning:literal)) => { Initial::Absent($meaning) };
-    (@initial []) => { Initial::List };
-    (@initial {}) => { Initial::Table };
-    (@initial $initial:literal) => { Initial::from($initial) };
+    (@initial $initial:tt) => { Initial::Given(stringify!($initial)) };
 }
 pub(super) use keys;

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -115,7 +115,7 @@ fn plain(name: &str, command: Vec<String>) -> ServiceConfig {
         critical: false,
         on_failure: None,
         on_restart: None,
-        run: RunConfig {
+        run: Rc::new(RunConfig {
             setup: vec![],
             setup_timeout: seconds(300),
             command,
@@ -129,7 +129,7 @@ fn plain(name: &str, command: Vec<String>) -> ServiceConfig {
             stop: Stop { signal: "TERM".parse().unwrap(), to: StopTo::Tree, grace: None },
             log: Log::default(),
             limits: Limits::default(),
-        },
+        }),
     }
 }
 
@@ -143,25 +143,28 @@ fn the_issues_example_is_what_it_says() {
     ray.after = [("gcs".parse().unwrap(), Condition::Ready)].into();
     ray.restart = Restart::Always;
     ray.critical = true;
-    ray.run.setup = vec![
+    let run = Rc::make_mut(&mut ray.run);
+    run.setup = vec![
         shell("mkdir -p /home/ray/.ssh"),
         ["gcloud", "config", "set", "project", "x y"].map(String::from).to_vec(),
     ];
-    ray.run.ready = Ready::Notify;
-    ray.run.start_timeout = Some(seconds(90));
-    ray.run.health = Some(Health { start_period: seconds(60), ..health(Check::Command(words("ray status"))) });
-    ray.run.stop.grace = Some(seconds(30));
-    ray.run.env = vec![("RAY_BACKEND_LOG_LEVEL".into(), "warning".into())];
-    ray.run.log.sink = Sink::File { path: "/var/log/ray.log".into(), max: 50_000_000, keep: 5 };
+    run.ready = Ready::Notify;
+    run.start_timeout = Some(seconds(90));
+    run.health = Some(Health { start_period: seconds(60), ..health(Check::Command(words("ray status"))) });
+    run.stop.grace = Some(seconds(30));
+    run.env = vec![("RAY_BACKEND_LOG_LEVEL".into(), "warning".into())];
+    run.log.sink = Sink::File { path: "/var/log/ray.log".into(), max: 50_000_000, keep: 5 };
 
     let mut gcs = plain("gcs", words("gcsfuse --foreground --implicit-dirs bucket /opt/gcs"));
-    gcs.run.mount = Some("/opt/gcs".into());
-    gcs.run.ready = Ready::Mounted;
-    gcs.run.start_timeout = Some(seconds(90));
+    let run = Rc::make_mut(&mut gcs.run);
+    run.mount = Some("/opt/gcs".into());
+    run.ready = Ready::Mounted;
+    run.start_timeout = Some(seconds(90));
 
     let mut container = plain("container", words("docker run --rm --name worker --net=host image"));
-    container.run.setup = vec![shell("docker rm -f worker || true")];
-    container.run.health = Some(health(Check::Command(words("docker exec worker lastout ps"))));
+    let run = Rc::make_mut(&mut container.run);
+    run.setup = vec![shell("docker rm -f worker || true")];
+    run.health = Some(health(Check::Command(words("docker exec worker lastout ps"))));
 
     let expected = ServicesConfig {
         grace: Some(seconds(8)),
@@ -189,14 +192,15 @@ fn every_key_can_be_given() {
     a.retries = 7;
     a.on_failure = Some(shell("alert"));
     a.on_restart = Some(words("alert restart"));
-    a.run.setup_timeout = Duration::MAX;
-    a.run.cwd = Some("relative".into());
-    a.run.env = vec![("EMPTY".into(), String::new())];
-    a.run.ready = Ready::Fd;
-    a.run.watchdog = Some(seconds(20));
-    a.run.stop = Stop { signal: "QUIT".parse().unwrap(), to: StopTo::Command, grace: Some(seconds(0)) };
-    a.run.log = Log { sink: Sink::Inherit, format: Format::Json };
-    a.run.limits = Limits {
+    let run = Rc::make_mut(&mut a.run);
+    run.setup_timeout = Duration::MAX;
+    run.cwd = Some("relative".into());
+    run.env = vec![("EMPTY".into(), String::new())];
+    run.ready = Ready::Fd;
+    run.watchdog = Some(seconds(20));
+    run.stop = Stop { signal: "QUIT".parse().unwrap(), to: StopTo::Command, grace: Some(seconds(0)) };
+    run.log = Log { sink: Sink::Inherit, format: Format::Json };
+    run.limits = Limits {
         nofile: Some(65536),
         core: Some(0),
         address_space: Some(8_000_000_000),
@@ -210,14 +214,15 @@ fn every_key_can_be_given() {
     };
     let b = plain("b", vec!["b".into(), String::new()]);
     let mut c = plain("c", words("c"));
-    c.run.ready = Ready::Healthy;
-    c.run.health = Some(health(Check::Http { host: "::1".into(), port: 8080, path: "/ready?x=1".into() }));
+    let run = Rc::make_mut(&mut c.run);
+    run.ready = Ready::Healthy;
+    run.health = Some(health(Check::Http { host: "::1".into(), port: 8080, path: "/ready?x=1".into() }));
     let mut m = plain("m", words("m"));
-    m.run.mount = Some("/opt/gcs".into());
-    m.run.ready = Ready::Mounted;
-    m.run.start_timeout = Some(seconds(90));
-    m.run.health =
-        Some(Health { start_period: seconds(5), ..health(Check::Tcp { host: "localhost".into(), port: 22 }) });
+    let run = Rc::make_mut(&mut m.run);
+    run.mount = Some("/opt/gcs".into());
+    run.ready = Ready::Mounted;
+    run.start_timeout = Some(seconds(90));
+    run.health = Some(Health { start_period: seconds(5), ..health(Check::Tcp { host: "localhost".into(), port: 22 }) });
     let expected = ServicesConfig {
         grace: Some(Duration::from_millis(1500)),
         stop_timeout: Some(seconds(60)),
@@ -416,32 +421,42 @@ fn the_schema_takes_what_is_good_and_refuses_what_is_bad_in_structure() {
     }
 }
 
+/// The keys in what is so.
+fn inner(shape: &schema::Shape) -> Vec<&'static table::Key> {
+    use schema::Shape;
+    match shape {
+        Shape::Named(_, item) => inner(item),
+        Shape::Either(shapes) => shapes.iter().flat_map(inner).collect(),
+        Shape::Table(known, _) => known.keys().collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// The README's table of keys.
 fn table_of_keys() -> String {
-    fn rows(keys: Vec<table::Key>, above: &str, only: &dyn Fn(&str) -> &'static str, into: &mut String) {
+    fn rows(keys: Vec<&table::Key>, above: &str, only: &dyn Fn(&str) -> &'static str, into: &mut String) {
         for key in keys {
             let name = format!("{above}{}", key.name);
             let about = key.about.split_whitespace().collect::<Vec<_>>().join(" ");
             let initial = match key.initial {
                 table::Initial::Required => "required".into(),
                 table::Initial::Absent(meaning) => meaning.into(),
-                table::Initial::List | table::Initial::Table => String::new(),
-                _ => format!("`{}`", key.initial.json().unwrap()),
+                table::Initial::Given("[]" | "{}") => String::new(),
+                table::Initial::Given(text) => format!("`{text}`"),
             };
             *into += &format!("| `{name}` | {}{about} | {initial} |\n", only(key.name));
             // Names of the file's own are no keys.
             if !above.is_empty() || !["service", "mount"].contains(&key.name) {
-                rows((key.inner)(), &format!("{name}."), &|_| "", into);
+                rows(inner(&key.shape), &format!("{name}."), &|_| "", into);
             }
         }
     }
     use table::Table as _;
     let mut text = "| key | meaning | default |\n|---|---|---|\n".to_string();
-    rows(keys::File::keys(), "", &|_| "", &mut text);
+    rows(keys::File::KNOWN.keys().collect(), "", &|_| "", &mut text);
     text += "\nIn `[service.NAME]` and `[mount.NAME]`:\n\n| key | meaning | default |\n|---|---|---|\n";
-    let mut keys = keys::Mount::keys();
-    let service = keys::Service::keys();
-    keys.splice(2..2, service.into_iter().filter(|key| ["ready", "watchdog"].contains(&key.name)));
+    let mut keys: Vec<_> = keys::Mount::KNOWN.keys().collect();
+    keys.splice(2..2, keys::Service::KNOWN.keys().filter(|key| ["ready", "watchdog"].contains(&key.name)));
     rows(
         keys,
         "",

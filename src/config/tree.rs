@@ -5,7 +5,7 @@ use toml::{
     de::{DeString, DeTable, DeValue},
 };
 
-use crate::base::plain;
+use crate::base::{plain, sort_by};
 
 /// A value, and the byte of the text that it begins at.
 #[derive(Debug)]
@@ -83,12 +83,13 @@ impl Problems {
         self.tell(at, text);
     }
 
-    /// Reads something below a key, which problems will be told with.
-    pub(super) fn below<T>(&mut self, key: &str, read: impl FnOnce(&mut Problems) -> T) -> T {
-        let above = std::mem::replace(&mut self.key, key.into());
-        let result = read(self);
+    /// What is told from here on is below this key. Gives what [`leave`](Self::leave) takes.
+    pub(super) fn enter(&mut self, key: &str) -> String {
+        std::mem::replace(&mut self.key, key.into())
+    }
+
+    pub(super) fn leave(&mut self, above: String) {
         self.key = above;
-        result
     }
 }
 
@@ -115,7 +116,7 @@ fn entries(table: DeTable, problems: &mut Problems) -> Vec<Entry> {
         Entry { name: name.into_inner().into_owned(), at, value }
     };
     let mut found: Vec<Entry> = table.into_iter().map(entry).collect();
-    found.sort_by_key(|entry| entry.at);
+    sort_by(&mut found, |a, b| a.at.cmp(&b.at));
     found
 }
 

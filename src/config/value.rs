@@ -2,9 +2,8 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use serde_json::{Value as Json, json};
-
 use super::{
+    schema::Shape,
     table::{Value, instead},
     tree::{Node, Problems, Raw},
 };
@@ -34,12 +33,10 @@ fn full<'a>(node: &'a Node, problems: &mut Problems, expected: &str) -> Option<&
 pub(super) struct Text(pub(super) String);
 
 impl Value for Text {
+    const SHAPE: Shape = Shape::Schema(r#"{ "type": "string" }"#);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Text> {
         text(node, problems, "a text, such as \"8080\"").map(|text| Text(text.into()))
-    }
-
-    fn schema() -> Json {
-        json!({ "type": "string" })
     }
 }
 
@@ -48,12 +45,10 @@ impl Value for Text {
 pub(super) struct Directory(pub(super) PathBuf);
 
 impl Value for Directory {
+    const SHAPE: Shape = Shape::Schema(r#"{ "type": "string", "minLength": 1 }"#);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Directory> {
         full(node, problems, "a path, such as \"/data\"").map(|path| Directory(path.into()))
-    }
-
-    fn schema() -> Json {
-        json!({ "type": "string", "minLength": 1 })
     }
 }
 
@@ -62,6 +57,8 @@ impl Value for Directory {
 pub(super) struct Absolute(pub(super) PathBuf);
 
 impl Value for Absolute {
+    const SHAPE: Shape = Shape::Text(r"^/+(\./+)*([^/.]|\.[^/])");
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Absolute> {
         let path = full(node, problems, "a path, such as \"/opt/data\"")?;
         if !path.starts_with('/') {
@@ -76,22 +73,16 @@ impl Value for Absolute {
         }
         Some(Absolute(path))
     }
-
-    fn schema() -> Json {
-        json!({ "type": "string", "pattern": r"^/+(\./+)*([^/.]|\.[^/])" })
-    }
 }
 
 impl Value for bool {
+    const SHAPE: Shape = Shape::Schema(r#"{ "type": "boolean" }"#);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<bool> {
         match node.raw {
             Raw::Switch(switch) => Some(switch),
             _ => problems.wrong(node, "true or false"),
         }
-    }
-
-    fn schema() -> Json {
-        json!({ "type": "boolean" })
     }
 }
 
@@ -100,36 +91,27 @@ impl Value for bool {
 pub(super) struct Time<const LEAST: u64 = 0>(pub(super) Duration);
 
 impl<const LEAST: u64> Value for Time<LEAST> {
-    fn read(node: &Node, problems: &mut Problems) -> Option<Time<LEAST>> {
-        let time = match &node.raw {
-            Raw::Text(text) => base::duration(text).ok(),
-            Raw::Whole(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
-            Raw::Decimal(seconds) => base::seconds_of(*seconds),
-            _ => return problems.wrong(node, "a duration, such as \"30s\", or a number of seconds"),
-        };
-        match time {
-            None => problems.bad(node, &format!("is no duration; {}", base::DURATION)),
-            Some(time) if time < Duration::from_millis(LEAST) => {
-                problems.bad(node, &format!("is too short; use {LEAST}ms or more"))
-            }
-            Some(time) => Some(Time(time)),
-        }
-    }
+    const SHAPE: Shape = Shape::Schema(r##"{ "$ref": "#/$defs/duration" }"##);
 
-    fn schema() -> Json {
-        json!({ "$ref": "#/$defs/duration" })
+    fn read(node: &Node, problems: &mut Problems) -> Option<Time<LEAST>> {
+        time(node, LEAST, problems).map(Time)
     }
 }
 
-/// A duration's schema. What else humantime reads is neither shown nor refused.
-pub(super) fn duration_schema() -> Json {
-    json!({
-        "description": "A duration: 500ms, 30s, 10m, 2h, 1h30m, or a number of seconds.",
-        "anyOf": [
-            { "type": "number", "minimum": 0 },
-            { "type": "string", "pattern": r"^\s*(\d+(\.\d+)?\s*[a-zA-Zµ]*\s*)+$" },
-        ],
-    })
+fn time(node: &Node, least: u64, problems: &mut Problems) -> Option<Duration> {
+    let time = match &node.raw {
+        Raw::Text(text) => base::duration(text).ok(),
+        Raw::Whole(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+        Raw::Decimal(seconds) => base::seconds_of(*seconds),
+        _ => return problems.wrong(node, "a duration, such as \"30s\", or a number of seconds"),
+    };
+    match time {
+        None => problems.bad(node, &format!("is no duration; {}", base::DURATION)),
+        Some(time) if time < Duration::from_millis(least) => {
+            problems.bad(node, &format!("is too short; use {least}ms or more"))
+        }
+        Some(time) => Some(time),
+    }
 }
 
 const SIZES: [(&str, u32, u32); 11] = [
@@ -167,22 +149,23 @@ pub(super) fn size(text: &str) -> Option<u64> {
 pub(super) struct Size<const LEAST: u64 = 0>(pub(super) u64);
 
 impl<const LEAST: u64> Value for Size<LEAST> {
-    fn read(node: &Node, problems: &mut Problems) -> Option<Size<LEAST>> {
-        let bytes = match &node.raw {
-            Raw::Text(text) => size(text),
-            Raw::Whole(bytes) => u64::try_from(*bytes).ok(),
-            _ => return problems.wrong(node, "a size, such as \"50MB\", or a number of bytes"),
-        };
-        match bytes {
-            None => problems.bad(node, &format!("is no size; {SIZE}")),
-            Some(bytes) if bytes < LEAST => problems.bad(node, &format!("is too small; use {LEAST} bytes or more")),
-            Some(bytes) => Some(Size(bytes)),
-        }
-    }
+    const SHAPE: Shape = Shape::Size(LEAST);
 
-    fn schema() -> Json {
-        let pattern = r"^\d+(\.\d+)?\s*([kKMGT]?B|[KMGT]iB)?$";
-        json!({ "anyOf": [{ "type": "integer", "minimum": LEAST }, { "type": "string", "pattern": pattern }] })
+    fn read(node: &Node, problems: &mut Problems) -> Option<Size<LEAST>> {
+        bytes(node, LEAST, problems).map(Size)
+    }
+}
+
+fn bytes(node: &Node, least: u64, problems: &mut Problems) -> Option<u64> {
+    let bytes = match &node.raw {
+        Raw::Text(text) => size(text),
+        Raw::Whole(bytes) => u64::try_from(*bytes).ok(),
+        _ => return problems.wrong(node, "a size, such as \"50MB\", or a number of bytes"),
+    };
+    match bytes {
+        None => problems.bad(node, &format!("is no size; {SIZE}")),
+        Some(bytes) if bytes < least => problems.bad(node, &format!("is too small; use {least} bytes or more")),
+        Some(bytes) => Some(bytes),
     }
 }
 
@@ -191,18 +174,20 @@ impl<const LEAST: u64> Value for Size<LEAST> {
 pub(super) struct Whole<const LEAST: i64, const MOST: i64>(pub(super) i64);
 
 impl<const LEAST: i64, const MOST: i64> Value for Whole<LEAST, MOST> {
-    fn read(node: &Node, problems: &mut Problems) -> Option<Whole<LEAST, MOST>> {
-        let expected = format!("a whole number from {LEAST} to {MOST}");
-        match node.raw {
-            Raw::Whole(number) if (LEAST..=MOST).contains(&number) => Some(Whole(number)),
-            Raw::Whole(number) => problems.bad(node, &format!("is {number}; use {expected}")),
-            Raw::Decimal(number) => problems.bad(node, &format!("is {number:?}; use {expected}")),
-            _ => problems.wrong(node, &expected),
-        }
-    }
+    const SHAPE: Shape = Shape::Whole(LEAST, MOST);
 
-    fn schema() -> Json {
-        json!({ "type": "integer", "minimum": LEAST, "maximum": MOST })
+    fn read(node: &Node, problems: &mut Problems) -> Option<Whole<LEAST, MOST>> {
+        whole(node, LEAST, MOST, problems).map(Whole)
+    }
+}
+
+fn whole(node: &Node, least: i64, most: i64, problems: &mut Problems) -> Option<i64> {
+    let expected = format!("a whole number from {least} to {most}");
+    match node.raw {
+        Raw::Whole(number) if (least..=most).contains(&number) => Some(number),
+        Raw::Whole(number) => problems.bad(node, &format!("is {number}; use {expected}")),
+        Raw::Decimal(number) => problems.bad(node, &format!("is {number:?}; use {expected}")),
+        _ => problems.wrong(node, &expected),
     }
 }
 
@@ -218,15 +203,13 @@ impl<const LEAST: i64, const MOST: i64> Whole<LEAST, MOST> {
 pub(super) struct Unlimited<T>(pub(super) T);
 
 impl Value for Unlimited<u64> {
+    const SHAPE: Shape = Shape::Either(&[Shape::Schema(r#"{ "const": "unlimited" }"#), Shape::Size(0)]);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Unlimited<u64>> {
         match &node.raw {
             Raw::Text(text) if text == "unlimited" => Some(Unlimited(u64::MAX)),
             _ => Size::<0>::read(node, problems).map(|size| Unlimited(size.0)),
         }
-    }
-
-    fn schema() -> Json {
-        json!({ "anyOf": [{ "const": "unlimited" }, Size::<0>::schema()] })
     }
 }
 
@@ -235,23 +218,25 @@ impl Value for Unlimited<u64> {
 pub(super) struct Decimal<const LEAST: i64, const MOST: i64>(pub(super) f64);
 
 impl<const LEAST: i64, const MOST: i64> Value for Decimal<LEAST, MOST> {
-    fn read(node: &Node, problems: &mut Problems) -> Option<Decimal<LEAST, MOST>> {
-        let (least, most) = (LEAST as f64 / 1000.0, MOST as f64 / 1000.0);
-        let expected = format!("a number from {least} to {most}");
-        let number = match node.raw {
-            Raw::Whole(number) => number as f64,
-            Raw::Decimal(number) => number,
-            _ => return problems.wrong(node, &expected),
-        };
-        if (least..=most).contains(&number) {
-            Some(Decimal(number))
-        } else {
-            problems.bad(node, &format!("is {number}; use {expected}"))
-        }
-    }
+    const SHAPE: Shape = Shape::Decimal(LEAST, MOST);
 
-    fn schema() -> Json {
-        json!({ "type": "number", "minimum": LEAST as f64 / 1000.0, "maximum": MOST as f64 / 1000.0 })
+    fn read(node: &Node, problems: &mut Problems) -> Option<Decimal<LEAST, MOST>> {
+        decimal(node, LEAST, MOST, problems).map(Decimal)
+    }
+}
+
+fn decimal(node: &Node, least: i64, most: i64, problems: &mut Problems) -> Option<f64> {
+    let (least, most) = (least as f64 / 1000.0, most as f64 / 1000.0);
+    let expected = format!("a number from {least} to {most}");
+    let number = match node.raw {
+        Raw::Whole(number) => number as f64,
+        Raw::Decimal(number) => number,
+        _ => return problems.wrong(node, &expected),
+    };
+    if (least..=most).contains(&number) {
+        Some(number)
+    } else {
+        problems.bad(node, &format!("is {number}; use {expected}"))
     }
 }
 
@@ -262,6 +247,8 @@ pub(super) struct Words(pub(super) Vec<String>);
 const COMMAND: &str = "a list of words, such as [\"ray\", \"start\"], or a text for /bin/sh";
 
 impl Value for Words {
+    const SHAPE: Shape = Shape::Schema(r##"{ "$ref": "#/$defs/command" }"##);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Words> {
         match &node.raw {
             Raw::Text(line) if line.trim().is_empty() => problems.bad(node, &format!("is empty; use {COMMAND}")),
@@ -282,21 +269,6 @@ impl Value for Words {
             _ => problems.wrong(node, COMMAND),
         }
     }
-
-    fn schema() -> Json {
-        json!({ "$ref": "#/$defs/command" })
-    }
-}
-
-/// A command's schema.
-pub(super) fn command_schema() -> Json {
-    json!({
-        "description": "A command: a list is executed as it is, a text goes to /bin/sh -c.",
-        "anyOf": [
-            { "type": "string", "pattern": r"\S" },
-            { "type": "array", "minItems": 1, "prefixItems": [{ "minLength": 1 }], "items": { "type": "string" } },
-        ],
-    })
 }
 
 /// Commands, one after the other.
@@ -304,16 +276,14 @@ pub(super) fn command_schema() -> Json {
 pub(super) struct Commands(pub(super) Vec<Words>);
 
 impl Value for Commands {
+    const SHAPE: Shape = Shape::List(&Words::SHAPE);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Commands> {
         let Raw::List(commands) = &node.raw else {
             return problems.wrong(node, "a list of commands, such as [\"mkdir -p /data\"]");
         };
         let commands: Vec<_> = commands.iter().map(|command| Words::read(command, problems)).collect();
         commands.into_iter().collect::<Option<_>>().map(Commands)
-    }
-
-    fn schema() -> Json {
-        json!({ "type": "array", "items": Words::schema() })
     }
 }
 
@@ -322,6 +292,8 @@ impl Value for Commands {
 pub(super) struct Account(pub(super) String);
 
 impl Value for Account {
+    const SHAPE: Shape = Shape::Either(&[Shape::Whole(0, u32::MAX as i64 - 1), Shape::Text("^[^:]+$")]);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Account> {
         let expected = "a name, such as \"nobody\", or a number";
         if let Raw::Whole(number) = node.raw {
@@ -341,14 +313,12 @@ impl Value for Account {
             name => Some(Account(name.into())),
         }
     }
-
-    fn schema() -> Json {
-        let number = json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 });
-        json!({ "anyOf": [number, { "type": "string", "pattern": "^[^:]+$" }] })
-    }
 }
 
 impl Value for Signal {
+    const SHAPE: Shape =
+        Shape::Either(&[Shape::Whole(1, 64), Shape::Schema(r#"{ "type": "string", "minLength": 1 }"#)]);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Signal> {
         let signal = match &node.raw {
             Raw::Text(text) => text.parse(),
@@ -361,25 +331,19 @@ impl Value for Signal {
             Err(what) => problems.bad(node, &format!("is an {what}")),
         }
     }
-
-    fn schema() -> Json {
-        json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 64 }, { "type": "string", "minLength": 1 }] })
-    }
 }
 
 /// One of some words.
 macro_rules! choices {
     ($($type:ty { $($word:literal => $value:expr,)* })*) => {$(
         impl Value for $type {
+    const SHAPE: Shape = Shape::Word(&[$($word),*]);
+
             fn read(node: &Node, problems: &mut Problems) -> Option<$type> {
                 Some(match choice(node, problems, &[$($word),*])? {
                     $($word => $value,)*
                     _ => return None,
                 })
-            }
-
-            fn schema() -> Json {
-                json!({ "enum": [$($word),*] })
             }
         }
     )*};
@@ -437,15 +401,15 @@ pub(super) struct Item<K, V> {
 
 /// What may be a name there.
 pub(super) trait ItemName: FromStr<Err: ToString> {
-    /// For the schema.
-    const PATTERN: &str;
-    /// And what is none, nevertheless.
-    const EXCEPT: Option<&str> = None;
+    /// For the schema, in its words.
+    const NAMES: &'static str;
     /// An entry, for whoever wrote something else than a table.
-    const EXAMPLE: &str;
+    const EXAMPLE: &'static str;
 }
 
 impl<K: ItemName, V: Value> Value for Named<K, V> {
+    const SHAPE: Shape = Shape::Named(K::NAMES, &V::SHAPE);
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Named<K, V>> {
         let Raw::Table(entries) = &node.raw else {
             return problems.wrong(node, &format!("a table, such as {}", K::EXAMPLE));
@@ -453,29 +417,18 @@ impl<K: ItemName, V: Value> Value for Named<K, V> {
         let mut items = Vec::with_capacity(entries.len());
         for entry in entries {
             let key = entry.name.parse().map_err(|error: K::Err| problems.tell(entry.at, error.to_string())).ok();
-            let value = problems.below(&entry.name, |below| V::read(&entry.value, below));
+            let above = problems.enter(&entry.name);
+            let value = V::read(&entry.value, problems);
+            problems.leave(above);
             items.push(Item { at: entry.at, key, value });
         }
         Some(Named(items))
     }
-
-    fn schema() -> Json {
-        let names = match K::EXCEPT {
-            Some(except) => json!({ "pattern": K::PATTERN, "not": { "pattern": except } }),
-            None => json!({ "pattern": K::PATTERN }),
-        };
-        json!({ "type": "object", "propertyNames": names, "additionalProperties": V::schema() })
-    }
-
-    #[cfg(test)]
-    fn inner() -> Vec<super::table::Key> {
-        V::inner()
-    }
 }
 
 impl ItemName for Name {
-    const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$";
-    const EXCEPT: Option<&str> = Some("^(j[0-9]+|main)$");
+    const NAMES: &str =
+        r#"{ "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", "not": { "pattern": "^(j[0-9]+|main)$" } }"#;
     const EXAMPLE: &str = "{ NAME = ... }";
 }
 
@@ -493,7 +446,7 @@ impl FromStr for Variable {
 }
 
 impl ItemName for Variable {
-    const PATTERN: &str = r"^[^=\u0000]+$";
+    const NAMES: &str = r#"{ "pattern": "^[^=\\u0000]+$" }"#;
     const EXAMPLE: &str = "{ PORT = \"8080\" }";
 }
 
@@ -512,6 +465,8 @@ pub(super) enum Piece {
 }
 
 impl Value for Template {
+    const SHAPE: Shape = Shape::Text(r"^([^{}]|\{\{|\}\}|\{(cpus|memory)\})*$");
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Template> {
         let mut rest = text(node, problems, "a text, such as \"{cpus}\"")?;
         let known = PLACEHOLDERS.map(|name| format!("{{{name}}}")).join(" and ");
@@ -535,11 +490,6 @@ impl Value for Template {
         }
         pieces.push(Piece::Text(rest.into()));
         Some(Template(pieces))
-    }
-
-    fn schema() -> Json {
-        let known = PLACEHOLDERS.join("|");
-        json!({ "type": "string", "pattern": format!(r"^([^{{}}]|\{{\{{|\}}\}}|\{{({known})\}})*$") })
     }
 }
 
@@ -602,14 +552,12 @@ impl FromStr for Url {
 }
 
 impl Value for Url {
+    const SHAPE: Shape = Shape::Text(r"^(http://[^\s/?#@]+([/?][^\s#]*)?|tcp://[^\s/?#@]+:\d+/?)$");
+
     fn read(node: &Node, problems: &mut Problems) -> Option<Url> {
         match text(node, problems, &format!("a text, {URL}"))?.parse() {
             Ok(url) => Some(url),
             Err(what) => problems.bad(node, &what),
         }
-    }
-
-    fn schema() -> Json {
-        json!({ "type": "string", "pattern": r"^(http://[^\s/?#@]+([/?][^\s#]*)?|tcp://[^\s/?#@]+:\d+/?)$" })
     }
 }

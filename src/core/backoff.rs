@@ -25,7 +25,8 @@ impl Random {
 /// After the end number `ends` in a row, counted from 1: `initial × factor^(ends − 1)`, at most `max`, more or
 /// less by the part `jitter` of it, so that what broke together does not come back together.
 pub(super) fn delay(config: &Backoff, ends: u32, random: &mut Random) -> Duration {
-    let grown = config.initial.as_secs_f64() * config.factor.powf(f64::from(ends.saturating_sub(1)));
+    let before = i32::try_from(ends.saturating_sub(1)).unwrap_or(i32::MAX);
+    let grown = config.initial.as_secs_f64() * config.factor.powi(before);
     let bounded = grown.min(config.max.as_secs_f64());
     let jitter = bounded * config.jitter * (2.0 * random.next() - 1.0);
     Duration::try_from_secs_f64((bounded + jitter).max(0.0)).unwrap_or(config.max)

@@ -3,19 +3,17 @@
 //! Whatever a look finds gets SIGTERM (or what the members of one group are to get instead), once, and SIGCONT if it is stopped; but what has a living ancestor
 //! that was asked before is left alone: it may be what that one starts in order to save its work (a `cp`, a
 //! `sync`), and must not be shot down. When its ancestors have ended it is an orphan like any other, and is
-//! asked. One command may be asked alone: then what is below it counts as if that one had been asked before. When the grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody
-//! is left is a fact from outside (no child left to wait for), not a conclusion of this module.
+//! asked. One command may be asked alone: then what is below it counts as if that one had been asked before. When the
+//! grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody is left is a fact from
+//! outside (no child left to wait for), not a conclusion of this module.
 //!
 //! It promises: nothing is killed before it was asked, or had its grace (whoever a command that is asked alone, and does
 //! not go, keeps below it is not asked); nothing is asked twice; there is
 //! a deadline as long as somebody is left.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
-use crate::base::{Pgid, Pid, ProcId, Process, Signal, Tick};
+use crate::base::{Map, Pgid, Pid, ProcId, Process, Set, Signal, Tick};
 
 /// Between two looks that are made because a child ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -41,7 +39,7 @@ pub struct Ending {
     other: Option<(Pgid, Signal)>,
     /// What is below it is its own to end, as long as it lives.
     alone: Option<Pid>,
-    told: BTreeMap<ProcId, Said>,
+    told: Map<ProcId, Said>,
     last_look: Option<Tick>,
     next_look: Option<Tick>,
     pause: Duration,
@@ -55,7 +53,7 @@ impl Ending {
             kill_at: now + grace,
             other: None,
             alone: None,
-            told: BTreeMap::new(),
+            told: Map::new(),
             last_look: None,
             next_look: Some(now),
             pause: KILL_PAUSE.0,
@@ -158,8 +156,8 @@ impl Ending {
 
 impl Ending {
     /// The processes that have a living ancestor which was asked in an earlier look.
-    fn below_the_asked(&self, seen: &[Process]) -> BTreeSet<Pid> {
-        let known: BTreeMap<Pid, &Process> = seen.iter().map(|process| (process.id.pid, process)).collect();
+    fn below_the_asked(&self, seen: &[Process]) -> Set<Pid> {
+        let known: Map<Pid, &Process> = seen.iter().map(|process| (process.id.pid, process)).collect();
         let was_asked = |process: &Process| {
             !process.is_dead() && (self.told.contains_key(&process.id) || self.alone == Some(process.id.pid))
         };

@@ -9,11 +9,7 @@ mod leaving;
 mod services;
 mod stuck;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    time::Duration,
-};
+use std::{mem, time::Duration};
 
 pub use stuck::Stuck;
 
@@ -29,7 +25,7 @@ use super::{
 use stuck::Explaining;
 
 use crate::{
-    base::{ExecFailure, Exit, GRACE, Name, Pgid, Pid, ProcId, Process, RequestId, Signal, Subject, Tick},
+    base::{ExecFailure, Exit, GRACE, Map, Name, Pgid, Pid, ProcId, Process, RequestId, Set, Signal, Subject, Tick},
     proto::{BadLine, Cause, Happening, JobInfo, Sender},
 };
 
@@ -93,7 +89,7 @@ enum Main {
 enum Engine {
     Unknown,
     Looking,
-    Known { alive: BTreeSet<Pid>, kill_at: Tick, killed: bool },
+    Known { alive: Set<Pid>, kill_at: Tick, killed: bool },
 }
 
 /// Volumes that have not yet taken what was written.
@@ -102,7 +98,7 @@ struct Syncing {
     since: Tick,
     say_at: Tick,
     /// With the device of those that are FUSE.
-    volumes: BTreeMap<String, Option<String>>,
+    volumes: Map<String, Option<String>>,
 }
 
 /// `EX_IOERR` of `sysexits.h`: main ended with 0, but what was written has not reached a volume.
@@ -117,7 +113,7 @@ pub struct Init {
     main_failure: Option<ExecFailure>,
     main_started: Tick,
     /// The signals that were sent to main, and why it would die of each.
-    passed_on: BTreeMap<Signal, Cause>,
+    passed_on: Map<Signal, Cause>,
     main_kill_at: Option<Tick>,
     table: Table,
     services: Services,
@@ -131,7 +127,7 @@ pub struct Init {
     engine: Engine,
     /// Main's process group and when SIGTERM was forwarded to it; and who was in it then.
     asked_group: Option<(Pgid, Tick)>,
-    asked: BTreeSet<ProcId>,
+    asked: Set<ProcId>,
     sweep: Option<Ending>,
     looking: bool,
     /// Whether anybody is left: unknown until asked, and again after every end.
@@ -163,7 +159,7 @@ impl Init {
             main: if config.main { Main::Forking } else { Main::None },
             main_failure: None,
             main_started: Tick::default(),
-            passed_on: BTreeMap::new(),
+            passed_on: Map::new(),
             main_kill_at: None,
             table: Table::starting_after(config.last_job),
             services: Services::new(mem::take(&mut config.services), config.seed),
@@ -173,7 +169,7 @@ impl Init {
             budget: Budget::new(config.grace.unwrap_or(GRACE)),
             engine: Engine::Unknown,
             asked_group: None,
-            asked: BTreeSet::new(),
+            asked: Set::new(),
             sweep: None,
             looking: false,
             alone: None,

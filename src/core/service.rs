@@ -21,13 +21,13 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, mem, rc::Rc, time::Duration};
+use std::{mem, rc::Rc, time::Duration};
 
 pub use config::*;
 
 use super::backoff::{Random, delay};
 use crate::{
-    base::{Exit, JobId, Name, RequestId, Tick},
+    base::{Exit, JobId, Name, RequestId, Set, Tick},
     proto::{Cause, ServiceInfo, ServiceState as State},
 };
 
@@ -76,7 +76,6 @@ struct Asked {
 #[derive(Debug)]
 struct Service {
     config: ServiceConfig,
-    run: Rc<RunConfig>,
     state: State,
     since: Tick,
     /// It is to run.
@@ -98,7 +97,7 @@ struct Service {
     /// Clients that wait until it is ready, or cannot be.
     waiting: Vec<RequestId>,
     /// What the file says since a reload, from the next run on.
-    replacement: Option<ServiceConfig>,
+    replacement: Option<Box<ServiceConfig>>,
     /// The file does not have it any more.
     removed: bool,
 }
@@ -106,7 +105,6 @@ struct Service {
 impl Service {
     fn new(now: Tick, config: ServiceConfig) -> Service {
         Service {
-            run: Rc::new(config.run.clone()),
             config,
             state: State::Waiting,
             since: now,
@@ -137,7 +135,7 @@ impl Service {
     }
 
     fn is_mount(&self) -> bool {
-        self.run.mount.is_some()
+        self.config.run.mount.is_some()
     }
 
     fn needs(&self, name: &Name) -> bool {
@@ -208,9 +206,9 @@ impl Services {
         self.list.iter().find(|service| service.job == Some(job)).map(|service| &service.config.name)
     }
 
-    /// Whether it is a mount's run.
-    pub(in crate::core) fn is_mount(&self, job: JobId) -> bool {
-        self.list.iter().any(|service| service.job == Some(job) && service.is_mount())
+    /// The runs that are mounts'.
+    pub(in crate::core) fn mounts(&self) -> Set<JobId> {
+        self.list.iter().filter(|service| service.is_mount()).filter_map(|service| service.job).collect()
     }
 
     /// Whether none will ever run again by itself. What somebody has stopped may be started again.
@@ -257,9 +255,9 @@ impl Services {
             let service = &mut self.list[index];
             service.enter(now, State::Starting);
             (service.started, service.healthy, service.text) = (false, None, None);
-            orders.push(Do::Run(service.config.name.clone(), Rc::clone(&service.run)));
+            orders.push(Do::Run(service.config.name.clone(), Rc::clone(&service.config.run)));
         }
-        let needed: BTreeSet<Name> = (self.list.iter().filter(|service| service.job.is_some()))
+        let needed: Set<Name> = (self.list.iter().filter(|service| service.job.is_some()))
             .flat_map(|service| service.config.after.keys().cloned())
             .collect();
         for service in &mut self.list {
@@ -376,8 +374,7 @@ impl Services {
         let clean = exit == Some(Exit::Code(0)) && cause == Cause::Exited;
         service.last = Some((exit, cause));
         if let Some(config) = service.replacement.take() {
-            service.run = Rc::new(config.run.clone());
-            service.config = config;
+            service.config = *config;
         }
         if service.removed {
             let gone = self.list.remove(index);
@@ -425,8 +422,8 @@ impl Services {
     }
 
     /// Names, without these, all that need one of them, directly or not.
-    fn with_dependents(&self, name: &Name) -> BTreeSet<Name> {
-        let mut found = BTreeSet::from([name.clone()]);
+    fn with_dependents(&self, name: &Name) -> Set<Name> {
+        let mut found = Set::from([name.clone()]);
         // Each round adds somebody, or is the last.
         loop {
             let more: Vec<Name> = (self.list.iter())
@@ -442,8 +439,8 @@ impl Services {
     }
 
     /// All that `name` needs, directly or not, and itself.
-    fn with_needed(&self, name: &Name) -> BTreeSet<Name> {
-        let mut found = BTreeSet::from([name.clone()]);
+    fn with_needed(&self, name: &Name) -> Set<Name> {
+        let mut found = Set::from([name.clone()]);
         loop {
             let more: Vec<Name> = (self.list.iter())
                 .filter(|other| !found.contains(&other.config.name))
@@ -579,7 +576,7 @@ impl Services {
             return;
         }
         let cause = Cause::Stopped { by: None };
-        let kept: BTreeSet<Name> = configs.iter().map(|config| config.name.clone()).collect();
+        let kept: Set<Name> = configs.iter().map(|config| config.name.clone()).collect();
         let gone: Vec<Name> = (self.list.iter().map(|service| &service.config.name))
             .filter(|name| !kept.contains(*name))
             .cloned()
@@ -598,16 +595,15 @@ impl Services {
                 continue;
             };
             service.removed = false;
-            let same_run = *service.run == config.run && service.config.after == config.after;
+            let same_run = service.config.run == config.run && service.config.after == config.after;
             if same_run || service.job.is_none() {
-                service.run = Rc::new(config.run.clone());
                 service.config = config;
                 if !same_run && service.wanted && matches!(service.state, State::Succeeded | State::Failed) {
                     service.enter(now, State::Waiting);
                 }
             } else {
                 changed.push(config.name.clone());
-                service.replacement = Some(config);
+                service.replacement = Some(Box::new(config));
             }
         }
         for name in changed {

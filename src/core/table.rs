@@ -1,14 +1,11 @@
 //! The table of jobs: who is queued, who runs, who waits for whose end. It is bounded: ended jobs beyond
 //! [`KEEP`] are forgotten, and so are their directories.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    rc::Rc,
-};
+use std::{collections::VecDeque, rc::Rc};
 
 use super::{Source, service::RunConfig};
 use crate::{
-    base::{Exit, JobId, JobRef, Name, Pid, RequestId, Tick},
+    base::{Exit, JobId, JobRef, Map, Name, Pid, RequestId, Tick},
     proto::{Cause, JobInfo, JobState, Reply},
 };
 
@@ -60,7 +57,7 @@ impl Job {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// Boxed: numbers only grow, which leaves a map's nodes half empty.
-    jobs: BTreeMap<JobId, Box<Job>>,
+    jobs: Map<JobId, Box<Job>>,
     queue: VecDeque<JobId>,
     ended: VecDeque<JobId>,
     /// Forgotten, and not yet removed from the disk.

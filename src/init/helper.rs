@@ -2,7 +2,6 @@
 //! pipe, in JSON, and its end says that the answer is whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -13,7 +12,7 @@ use std::{
 
 use super::{control::Control, parse_config, read_config};
 use crate::{
-    base::{GRACE, Pid, Process, Subject},
+    base::{GRACE, Map, Pid, Process, Set, Subject},
     core::{Ending, Event, Stuck},
     inspect, keeper,
     proto::{Leftover, Record, Reply},
@@ -181,11 +180,11 @@ pub(super) fn explain(
     original: &Original,
     init: Pid,
     all: bool,
-    ours: &BTreeMap<Pid, Option<Subject>>,
+    ours: &Map<Pid, Option<Subject>>,
 ) -> io::Result<(Pid, Helper)> {
     ask(original, "lastout-explain", Question::Explain, || {
         let seen = everybody(init).unwrap_or_default();
-        let parents: BTreeMap<Pid, Option<Pid>> = seen.iter().map(|p| (p.id.pid, p.parent)).collect();
+        let parents: Map<Pid, Option<Pid>> = seen.iter().map(|p| (p.id.pid, p.parent)).collect();
         let owner = |pid: Pid| {
             let up = std::iter::successors(Some(pid), |pid| parents.get(pid).copied().flatten());
             up.take(seen.len() + 1).find_map(|pid| ours.get(&pid))
@@ -214,11 +213,13 @@ pub(super) fn census(original: &Original) -> io::Result<(Pid, Helper)> {
             inspect::gather(&others, CENSUS.0, CENSUS.1, |pid, tell: &mut dyn FnMut(_)| tell(inspect::holders(*pid)));
         let complete = looks.iter().filter(|look| look.complete).count();
         let mut told = Vec::new();
-        let mut unseen = BTreeSet::new();
+        let mut unseen = Set::new();
         for (holders, hidden) in looks.into_iter().flat_map(|look| look.found) {
             // One line for each volume that a process holds, with the first that it holds it by.
-            let mut volumes: BTreeMap<&Path, Vec<&inspect::Holder>> = BTreeMap::new();
-            holders.iter().for_each(|holder| volumes.entry(&holder.volume.path).or_default().push(holder));
+            let mut volumes: Map<&Path, Vec<&inspect::Holder>> = Map::new();
+            holders
+                .iter()
+                .for_each(|holder| volumes.or_insert_with(&holder.volume.path, Default::default).push(holder));
             told.extend(volumes.values().map(|held| match held.len() {
                 1 => format!("not ours: {}", held[0]),
                 count => format!("not ours: {}, and {} more there", held[0], count - 1),

@@ -4,7 +4,7 @@ mod perform;
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
     fs::File,
     mem,
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -19,7 +19,7 @@ use super::{
     token::Token,
 };
 use crate::{
-    base::{Exit, JobId, Pid, RequestId, Signal, Tick},
+    base::{Exit, JobId, Map, Pid, RequestId, Set, Signal, Tick},
     core::{Account, Action, Config, Event, Init, Phase, Role},
     inspect, keeper,
     proto::{Happening, Lines, Notice, OomKill, Record, Sender},
@@ -83,13 +83,13 @@ pub(super) struct Turn<'a> {
     main: Option<spawn::Spawned>,
     /// How main ended, as soon as it is reaped: no bug in what follows can lose it.
     main_exit: Option<Exit>,
-    keepers: BTreeMap<JobId, Keeper>,
-    helpers: BTreeMap<Pid, Helper>,
-    watched: BTreeMap<Pid, OwnedFd>,
-    clients: BTreeMap<RequestId, (u64, File)>,
+    keepers: Map<JobId, Keeper>,
+    helpers: Map<Pid, Helper>,
+    watched: Map<Pid, OwnedFd>,
+    clients: Map<RequestId, (u64, File)>,
     last_client: u64,
     /// Clients that are told of whatever happens.
-    followers: BTreeSet<RequestId>,
+    followers: Set<RequestId>,
     /// The latest of what has happened.
     history: VecDeque<(u64, SystemTime, Happening)>,
     happened: u64,
@@ -178,12 +178,12 @@ impl<'a> Turn<'a> {
             half_line: false,
             main: None,
             main_exit: None,
-            keepers: BTreeMap::new(),
-            helpers: BTreeMap::new(),
-            watched: BTreeMap::new(),
-            clients: BTreeMap::new(),
+            keepers: Map::new(),
+            helpers: Map::new(),
+            watched: Map::new(),
+            clients: Map::new(),
             last_client: 0,
-            followers: BTreeSet::new(),
+            followers: Set::new(),
             history: VecDeque::new(),
             happened: 0,
             started: SystemTime::now(),

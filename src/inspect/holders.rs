@@ -1,7 +1,6 @@
 //! Who holds a volume: open files, working directories, roots, executables, mappings and locks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fmt, fs, io,
     os::unix::ffi::{OsStrExt, OsStringExt},
@@ -15,7 +14,7 @@ use super::{
     locks::{self, locks},
     mounts::{self, mount_of_path},
 };
-use crate::base::Pid;
+use crate::base::{Map, Pid, Set};
 
 /// How a volume is held.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -103,7 +102,7 @@ pub fn holders(pid: Pid) -> (Vec<Holder>, Vec<Unseen>) {
 #[derive(Debug, Default)]
 pub struct Looker {
     /// Mounts by mount namespace and root, as links tell them.
-    views: BTreeMap<(PathBuf, PathBuf), Vec<Mount>>,
+    views: Map<(PathBuf, PathBuf), Vec<Mount>>,
     locks: Option<Vec<Locked>>,
 }
 
@@ -166,7 +165,7 @@ impl Looker {
         let namespace = fs::read_link(format!("{base}/ns/mnt")).unwrap_or_default();
         let root = fs::read_link(format!("{base}/root")).unwrap_or_default();
         let ours = fs::read_link("/proc/self/ns/mnt").is_ok_and(|ours| ours == namespace);
-        self.views.entry((namespace, root.clone())).or_insert_with(|| {
+        self.views.or_insert_with((namespace, root.clone()), || {
             let mut mounts = mounts::mounts_at(base).unwrap_or_default();
             // The kernel shows a process's mounts below its root, but the paths of its files below our root.
             if root.is_absolute() && root.as_os_str() != "/" {
@@ -177,7 +176,7 @@ impl Looker {
             }
             if ours && let Ok(own) = fs::read("/proc/self/mountinfo") {
                 let own = mounts::parse(&own);
-                let known: BTreeSet<u64> = own.iter().map(|mount| mount.id).collect();
+                let known: Set<u64> = own.iter().map(|mount| mount.id).collect();
                 mounts.retain(|mount| !known.contains(&mount.id));
                 mounts.extend(own);
             }
@@ -191,7 +190,7 @@ impl Looker {
         match state(&leader.base) {
             // A dead leader shows nothing; its threads have everything.
             Some('Z' | 'X') => {
-                let mut known = BTreeSet::new();
+                let mut known = Set::new();
                 for thread in threads(pid).into_iter().filter(|thread| *thread != pid) {
                     let base = format!("/proc/{pid}/task/{thread}");
                     let mut of_thread = Found::default();
@@ -305,7 +304,7 @@ pub(super) fn mount_id(info: &str) -> Option<u64> {
 }
 
 /// Every file of a `maps`, once: its device as mountinfo writes it, and its path.
-pub(super) fn mapped(maps: &[u8]) -> BTreeSet<(String, PathBuf)> {
+pub(super) fn mapped(maps: &[u8]) -> Set<(String, PathBuf)> {
     let file = |line: &[u8]| {
         // address perms offset device inode      path: the path may have spaces.
         let mut fields = line.splitn(6, |b| *b == b' ');

@@ -21,7 +21,7 @@ pub struct Lock {
 
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} {} lock", self.kind, self.access.to_lowercase())?;
+        write!(f, "{} {} lock", self.kind, self.access.to_ascii_lowercase())?;
         match (self.start.as_str(), self.end.as_str()) {
             ("0", "EOF") => Ok(()),
             (start, end) => write!(f, " {start}-{end}"),

@@ -1,11 +1,10 @@
 use std::{
-    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use super::locks;
-use crate::base::Pid;
+use crate::base::{Pid, Set};
 
 /// The values of these variables in the environment that a process was started with; `None` for what it has not. May
 /// block, on locks of the process's.
@@ -22,19 +21,19 @@ fn values<const N: usize>(environment: &[u8], names: [&str; N]) -> [Option<Vec<u
 }
 
 /// The processes that own a control directory: they have locked a directory, and have open the FIFO `name` in it.
-pub fn owners(name: &str) -> BTreeSet<Pid> {
+pub fn owners(name: &str) -> Set<Pid> {
     let all = locks().unwrap_or_default();
     let locked = all.iter().filter(|lock| lock.lock.kind == "FLOCK" && !lock.waits).filter_map(|lock| lock.pid);
-    locked.collect::<BTreeSet<Pid>>().into_iter().filter(|pid| is_owner(&links(*pid), name)).collect()
+    locked.collect::<Set<Pid>>().into_iter().filter(|pid| is_owner(&links(*pid), name)).collect()
 }
 
-fn links(pid: Pid) -> BTreeSet<PathBuf> {
+fn links(pid: Pid) -> Set<PathBuf> {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     fds.filter_map(|fd| fs::read_link(fd.path()).ok()).collect()
 }
 
 /// The FIFO may have lost its name already.
-fn is_owner(links: &BTreeSet<PathBuf>, name: &str) -> bool {
+fn is_owner(links: &Set<PathBuf>, name: &str) -> bool {
     let gone = format!("{name} (deleted)");
     let is_fifo = |link: &&PathBuf| link.file_name().is_some_and(|file| file == name || file == gone.as_str());
     links.iter().filter(is_fifo).filter_map(|link| link.parent()).any(|directory: &Path| links.contains(directory))

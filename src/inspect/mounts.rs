@@ -184,23 +184,18 @@ fn line(line: &[u8]) -> Option<Mount> {
 fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let (plain, escape) = rest.split_at(at);
+        bytes.extend_from_slice(plain);
         let code = || {
-            let digits = tail.get(..3)?;
             let value = |value: u32, digit: &u8| Some(value * 8 + char::from(*digit).to_digit(8)?);
-            u8::try_from(digits.iter().try_fold(0, value)?).ok()
+            u8::try_from(escape.get(1..4)?.iter().try_fold(0, value)?).ok()
         };
-        match (*first == b'\\').then(code).flatten() {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
+        let code = code();
+        bytes.push(code.unwrap_or(b'\\'));
+        rest = &escape[if code.is_some() { 4 } else { 1 }..];
     }
+    bytes.extend_from_slice(rest);
     OsString::from_vec(bytes)
 }
 

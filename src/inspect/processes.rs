@@ -1,13 +1,8 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    thread::sleep,
-    time::Duration,
-};
+use std::{io, thread::sleep, time::Duration};
 
 use super::stat::Stat;
 use crate::{
-    base::{Pid, ProcId, Process},
+    base::{Map, Pid, ProcId, Process, Set},
     sys::{is_shortage, process},
 };
 
@@ -57,7 +52,7 @@ const COMMAND_LINE: usize = 4096;
 
 /// Command lines, in words, of those that have one and can tell it in time: reading one may block, see
 /// [`super::gather`].
-pub fn command_lines(pids: &[Pid], limit: Duration, total: Duration) -> BTreeMap<Pid, String> {
+pub fn command_lines(pids: &[Pid], limit: Duration, total: Duration) -> Map<Pid, String> {
     let all = super::gather(pids, limit, total, |pid, tell| {
         if let Ok(mut line) = std::fs::read(format!("/proc/{pid}/cmdline")) {
             line.truncate(COMMAND_LINE);
@@ -84,7 +79,7 @@ pub fn of_init(init: Pid) -> Option<Vec<Process>> {
     let all = everything()?;
     let namespace = |pid: Pid| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let its = namespace(init).filter(|_| inner_pid(init) == Some(Pid::INIT));
-    let below: BTreeSet<Pid> = select_below(init, all.clone()).iter().map(|process| process.id.pid).collect();
+    let below: Set<Pid> = select_below(init, all.clone()).iter().map(|process| process.id.pid).collect();
     let ours = its.is_some() && its == std::fs::read_link("/proc/self/ns/pid").ok();
     let is_its = |process: &Process| {
         let pid = process.id.pid;
@@ -124,7 +119,7 @@ pub fn directory_owner(device: &str, inode: u64, path: &std::path::Path) -> Opti
 fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
     children(root)?;
     let mut found: Vec<Process> = Vec::new();
-    let mut known = BTreeSet::new();
+    let mut known = Set::new();
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
         let children = match children(parent) {
@@ -164,7 +159,7 @@ fn children(parent: Pid) -> io::Result<Vec<Pid>> {
 }
 
 fn select_below(root: Pid, all: Vec<Process>) -> Vec<Process> {
-    let parents: BTreeMap<Pid, Option<Pid>> = all.iter().map(|p| (p.id.pid, p.parent)).collect();
+    let parents: Map<Pid, Option<Pid>> = all.iter().map(|p| (p.id.pid, p.parent)).collect();
     let is_below = |pid: Pid| {
         let mut at = parents.get(&pid).copied().flatten();
         // A tree cannot be deeper than it has members; the bound is against a torn picture.

@@ -1,7 +1,6 @@
 //! Why a process does not go on.
 
 use std::{
-    collections::BTreeMap,
     fmt, fs, io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -18,7 +17,7 @@ use super::{
     unseen::why,
 };
 use crate::{
-    base::Pid,
+    base::{Map, Pid, sort_unique},
     sys::{
         clock, process,
         syscalls::{self, About},
@@ -296,13 +295,13 @@ fn exec_start(sched: &str) -> Option<f64> {
 /// The scheduler's clocks, one a CPU: they do not count interrupts, so they differ, by hours after months. What we
 /// need of each is read once, by running there for a moment. May block where a CPU is never free: a disposable child.
 #[derive(Clone, Debug, Default)]
-pub struct Clocks(BTreeMap<i32, Option<f64>>);
+pub struct Clocks(Map<i32, Option<f64>>);
 
 impl Clocks {
     /// Milliseconds since `last` on the clock of `cpu`.
     fn since(&mut self, cpu: i32, last: f64) -> Option<u64> {
         let now = || clock::now().0 as f64 / 1000.0;
-        let offset = *self.0.entry(cpu).or_insert_with(|| {
+        let offset = *self.0.or_insert_with(cpu, || {
             let there = || Some(now() - last_ran("/proc/self")?);
             // Where we may not run on it, our own CPU's clock is better than none.
             usize::try_from(cpu).ok().and_then(|cpu| process::on_cpu(cpu, there)).unwrap_or_else(there)
@@ -432,8 +431,7 @@ fn suspect(wait: &mut Wait, base: &str, mounts: &[Mount]) {
         // Without fusectl, as in a container: it can only be one of these.
         found.extend(mounts.iter().filter_map(Mount::volume).filter(Volume::is_fuse));
     }
-    found.sort();
-    found.dedup();
+    sort_unique(&mut found);
     if wait.call.as_deref() == Some("page fault") && found.len() == 1 {
         wait.volume = found.pop();
     } else {

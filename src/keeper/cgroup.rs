@@ -6,7 +6,6 @@
 //! that is in it moves to a leaf beneath, if all of it is the init's.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -15,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    base::Pid,
+    base::{Pid, Set},
     core::service::Limits,
     inspect::{self, OomCounter},
 };
@@ -238,12 +237,12 @@ fn split(base: &Path, init: Pid) -> Result<(), String> {
 }
 
 /// Who is in a group and not the init's. 0: somebody outside the PID namespace.
-fn foreign(inside: &BTreeSet<String>, init: Pid, ours: &BTreeSet<i32>) -> Option<String> {
+fn foreign(inside: &Set<String>, init: Pid, ours: &Set<i32>) -> Option<String> {
     let is_ours = |pid: &String| pid.parse().is_ok_and(|pid: i32| pid == init.get() || ours.contains(&pid));
     inside.iter().find(|pid| !is_ours(pid)).cloned()
 }
 
-fn words(file: &Path) -> BTreeSet<String> {
+fn words(file: &Path) -> Set<String> {
     fs::read_to_string(file).unwrap_or_default().split_whitespace().map(String::from).collect()
 }
 
@@ -314,7 +313,7 @@ mod tests {
     fn a_group_is_split_only_if_all_that_is_in_it_is_the_inits() {
         let inside = |text: &str| text.split(' ').map(String::from).collect();
         let init = Pid::new(10).unwrap();
-        let ours = BTreeSet::from([11, 12]);
+        let ours = Set::from([11, 12]);
         for (pids, other) in [("10 11 12", None), ("10 13", Some("13")), ("0 10", Some("0")), ("12", None)] {
             assert_eq!(foreign(&inside(pids), init, &ours).as_deref(), other, "{pids}");
         }
@@ -336,7 +335,7 @@ mod tests {
     #[test]
     fn a_real_group_of_version_2_is_split_for_its_own_and_left_alone_otherwise() {
         let Some(top) = std::env::var_os("LASTOUT_TEST_CGROUP2").map(PathBuf::from) else { return };
-        let controller = words(&top.join("cgroup.subtree_control")).pop_first().unwrap();
+        let controller = words(&top.join("cgroup.subtree_control")).into_iter().next().unwrap();
         let base = top.join(format!("lastout-test-{}", std::process::id()));
         fs::create_dir(&base).unwrap();
         let mut sleeps = [0; 2].map(|_| std::process::Command::new("sleep").arg("600").spawn().unwrap());
@@ -364,7 +363,7 @@ mod tests {
             "{refused:?}"
         );
         assert_eq!((inside.len(), leaf.len()), (2, 0), "nobody was moved");
-        assert_eq!(outcomes[1], (Ok(()), BTreeSet::new(), BTreeSet::from([pids[0].clone()])));
-        assert_eq!((given, beside), (BTreeSet::from([controller]), Ok(())));
+        assert_eq!(outcomes[1], (Ok(()), Set::new(), Set::from([pids[0].clone()])));
+        assert_eq!((given, beside), (Set::from([controller]), Ok(())));
     }
 }

@@ -1,7 +1,7 @@
 //! What a keeper has for one run of a service: what it hears, and what it forks.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     ffi::CString,
     fs::File,
     io,
@@ -20,7 +20,7 @@ use super::{
     sink::Ends,
 };
 use crate::{
-    base::{Exit, Pid, Process, Signal},
+    base::{Exit, Pid, Process, Set, Signal},
     core::{
         JobEvent, Task, notes,
         service::{Check, Ready, RunConfig},
@@ -409,7 +409,7 @@ fn is_ours(pid: Pid) -> bool {
 /// Kills a task with all that is below it, and all that is in its process group, where what it has left is. First they
 /// are stopped, so that no look misses a child.
 pub(super) fn end_task(pid: Pid) {
-    let mut stopped = BTreeSet::new();
+    let mut stopped = Set::new();
     for _ in 0..LOOKS {
         let seen = inspect::below(process::me()).unwrap_or_default();
         let new: Vec<Pid> = members(pid, &seen).difference(&stopped).copied().collect();
@@ -426,10 +426,10 @@ pub(super) fn end_task(pid: Pid) {
     }
 }
 
-fn members(task: Pid, seen: &[Process]) -> BTreeSet<Pid> {
+fn members(task: Pid, seen: &[Process]) -> Set<Pid> {
     let alive = || seen.iter().filter(|process| !process.is_dead());
     let is_root = |process: &Process| process.id.pid == task || process.group == task.get();
-    let mut members: BTreeSet<Pid> = alive().filter(|p| is_root(p)).map(|p| p.id.pid).collect();
+    let mut members: Set<Pid> = alive().filter(|p| is_root(p)).map(|p| p.id.pid).collect();
     loop {
         let is_below = |process: &Process| process.parent.is_some_and(|parent| members.contains(&parent));
         let more: Vec<Pid> = alive().filter(|p| is_below(p)).map(|p| p.id.pid).collect();

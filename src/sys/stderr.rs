@@ -46,6 +46,11 @@ pub struct Stderr {
 }
 
 impl Stderr {
+    /// One that has written nothing yet.
+    pub const fn new() -> Stderr {
+        Stderr { own: None, tried: false }
+    }
+
     fn reopen() -> Option<File> {
         let duplicate = File::from(fd::standard(2).try_clone_to_owned().ok()?);
         let kind = duplicate.metadata().ok()?.file_type();

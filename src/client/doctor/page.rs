@@ -1,10 +1,8 @@
 //! The doctor's page: for a terminal of 80 columns, most important first.
 
-use std::collections::BTreeMap;
-
 use super::report::{Report, Row, VolumeReport};
 use crate::{
-    base::{Pid, plain},
+    base::{Map, Pid, plain},
     client::text::{bytes, count, short, time},
     inspect::{Limits, Unseen},
 };
@@ -201,9 +199,9 @@ impl Page {
             return;
         }
         self.heading("ZOMBIES");
-        let mut of_parent: BTreeMap<Option<Pid>, Vec<&super::report::Zombie>> = BTreeMap::new();
+        let mut of_parent: Map<Option<Pid>, Vec<&super::report::Zombie>> = Map::new();
         for zombie in &report.zombies {
-            of_parent.entry(zombie.parent).or_default().push(zombie);
+            of_parent.or_insert_with(zombie.parent, Default::default).push(zombie);
         }
         for (parent, zombies) in of_parent {
             let name = zombies[0].parent_comm.as_deref().unwrap_or("?");
@@ -248,9 +246,9 @@ impl Page {
         }
         self.heading("CANNOT INSPECT");
         // Many processes for the same reason are one entry.
-        let mut groups: BTreeMap<(&str, &str), Vec<&Unseen>> = BTreeMap::new();
+        let mut groups: Map<(&str, &str), Vec<&Unseen>> = Map::new();
         for entry in unseen {
-            groups.entry((&entry.why, &entry.what)).or_default().push(entry);
+            groups.or_insert_with((&entry.why, &entry.what), Default::default).push(entry);
         }
         for ((why, what), entries) in groups {
             let who: Vec<String> =
@@ -299,16 +297,16 @@ fn wrapped(first: usize, rest: usize, text: &str) -> Vec<String> {
 
 struct Tree<'a> {
     roots: Vec<&'a Row>,
-    children: BTreeMap<Pid, Vec<&'a Row>>,
+    children: Map<Pid, Vec<&'a Row>>,
 }
 
 impl<'a> Tree<'a> {
     fn of(rows: &'a [Row]) -> Tree<'a> {
-        let known: std::collections::BTreeSet<Pid> = rows.iter().map(|row| row.pid).collect();
-        let mut tree = Tree { roots: Vec::new(), children: BTreeMap::new() };
+        let known: crate::base::Set<Pid> = rows.iter().map(|row| row.pid).collect();
+        let mut tree = Tree { roots: Vec::new(), children: Map::new() };
         for row in rows {
             match row.parent.filter(|parent| known.contains(parent) && *parent != row.pid) {
-                Some(parent) => tree.children.entry(parent).or_default().push(row),
+                Some(parent) => tree.children.or_insert_with(parent, Default::default).push(row),
                 None => tree.roots.push(row),
             }
         }

@@ -1,13 +1,10 @@
 //! Leaving: which phase it is, and whose end it waits for.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-};
+use std::mem;
 
 use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
-    base::{Pgid, Pid, Process, Signal, Tick},
+    base::{Map, Pgid, Pid, Process, Set, Signal, Tick},
     core::{Action, Ending, Level, Phase, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
     proto::{Cause, Happening, Order},
 };
@@ -42,7 +39,7 @@ impl Init {
     }
 
     pub(super) fn begin_syncing(&mut self, now: Tick, orders: &mut Vec<Action>) {
-        self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY, volumes: BTreeMap::new() });
+        self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY, volumes: Map::new() });
         self.enter(now, Phase::Syncing, orders);
     }
 
@@ -164,7 +161,7 @@ impl Init {
             self.looking = true;
             orders.push(Action::Look { kill: false });
         } else {
-            self.engine = Engine::Known { alive: BTreeSet::new(), kill_at: Tick(0), killed: true };
+            self.engine = Engine::Known { alive: Set::new(), kill_at: Tick(0), killed: true };
         }
     }
 
@@ -195,14 +192,14 @@ impl Init {
     fn nobodys(&self, seen: Vec<Process>) -> Vec<Process> {
         let engines = match &self.engine {
             Engine::Known { alive, .. } => alive.clone(),
-            Engine::Unknown | Engine::Looking => BTreeSet::new(),
+            Engine::Unknown | Engine::Looking => Set::new(),
         };
         let theirs = self.with_keepers(&seen, engines);
         seen.into_iter().filter(|p| !theirs.contains(&p.id.pid)).collect()
     }
 
     /// These and the keepers, and all below them.
-    fn with_keepers(&self, seen: &[Process], mut owned: BTreeSet<Pid>) -> BTreeSet<Pid> {
+    fn with_keepers(&self, seen: &[Process], mut owned: Set<Pid>) -> Set<Pid> {
         owned.extend(self.table.keepers());
         // Parents may come after their children: go round until nothing is added.
         loop {
@@ -256,7 +253,7 @@ impl Init {
         let Some(seen) = seen else { return self.looked_in_vain(now, orders) };
         if !self.lingers && seen.iter().any(|p| p.lingers) {
             // For what is theirs, keepers wait themselves.
-            let theirs = self.with_keepers(&seen, BTreeSet::new());
+            let theirs = self.with_keepers(&seen, Set::new());
             self.lingers = seen.iter().any(|p| p.lingers && p.id.pid != self.config.me && !theirs.contains(&p.id.pid));
         }
         let from_engine = |p: &&Process| p.parent.is_none() && p.id.pid != self.config.me && !p.is_dead();
@@ -269,7 +266,7 @@ impl Init {
             self.asked = seen.iter().filter(in_group).map(|p| p.id).collect();
             // Not PID 1, nobody's parent is outside.
             let pid1 = self.config.role == Role::Pid1;
-            let alive: BTreeSet<Pid> = seen.iter().filter(from_engine).filter(|_| pid1).map(|p| p.id.pid).collect();
+            let alive: Set<Pid> = seen.iter().filter(from_engine).filter(|_| pid1).map(|p| p.id.pid).collect();
             for pid in &alive {
                 orders.extend([Action::Watch(*pid), Action::Signal(*pid, Signal::TERM)]);
             }
@@ -307,7 +304,7 @@ impl Init {
             orders.push(Action::Log(Level::Warn, text.into()));
         }
         if self.engine == Engine::Looking {
-            self.engine = Engine::Known { alive: BTreeSet::new(), kill_at: now, killed: true };
+            self.engine = Engine::Known { alive: Set::new(), kill_at: now, killed: true };
         }
         if let Some(sweep) = &mut self.sweep {
             sweep.looked(now, &[]);

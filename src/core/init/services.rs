@@ -186,12 +186,14 @@ impl Init {
 
     /// The runs and jobs that leaving waits for before anything is swept: everything but mounts.
     pub(super) fn busy(&self) -> Vec<JobId> {
-        self.table.active().into_iter().filter(|job| !self.services.is_mount(*job)).collect()
+        let mounts = self.services.mounts();
+        self.table.active().into_iter().filter(|job| !mounts.contains(job)).collect()
     }
 
     /// Whether a mount's server is left.
     pub(super) fn serves_mounts(&self) -> bool {
-        self.table.active().into_iter().any(|job| self.services.is_mount(job))
+        let mounts = self.services.mounts();
+        self.table.active().into_iter().any(|job| mounts.contains(&job))
     }
 }
 

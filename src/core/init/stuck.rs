@@ -5,11 +5,11 @@
 //! the user wishes it, the FUSE connection of a volume that holds somebody longer than his grace is aborted:
 //! that one only, and once.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{Init, Role};
 use crate::{
-    base::{Subject, Tick},
+    base::{Set, Subject, Tick},
     core::{Action, Level, Phase, STUCK_AFTER, STUCK_EVERY},
     proto::{Happening, Leftover},
 };
@@ -39,7 +39,7 @@ pub(super) struct Explaining {
     forced: bool,
     /// What the last look found.
     pub(super) found: Vec<Stuck>,
-    aborted: BTreeSet<String>,
+    aborted: Set<String>,
 }
 
 impl Explaining {

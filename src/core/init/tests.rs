@@ -1,8 +1,10 @@
+use std::rc::Rc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    base::{JobId, JobRef, Name, ProcId},
+    base::{JobId, JobRef, Name, ProcId, Set},
     proto::{Cause, Happening as said, JobState, Leftover, Line, Notice, Order, Reply},
 };
 
@@ -731,7 +733,7 @@ fn service(text: &str, mount: bool) -> ServiceConfig {
         critical: false,
         on_failure: None,
         on_restart: None,
-        run,
+        run: Rc::new(run),
     }
 }
 
@@ -850,11 +852,11 @@ fn a_mount_outlives_everybody_who_could_use_it() {
 /// A world that answers orders as the system does, and in which everybody dies of SIGKILL.
 #[derive(Default)]
 struct World {
-    alive: std::collections::BTreeMap<i32, (i32, bool)>,
+    alive: crate::base::Map<i32, (i32, bool)>,
     next: i32,
     exited: Option<u8>,
-    keepers: std::collections::BTreeMap<JobId, i32>,
-    watched: BTreeSet<i32>,
+    keepers: crate::base::Map<JobId, i32>,
+    watched: Set<i32>,
 }
 
 impl World {
@@ -1022,7 +1024,8 @@ proptest! {
                 Happening::Signal(raw) => Event::Signal { signal: Signal::new(*raw).unwrap(), sender: Sender::Outside },
                 Happening::Dies(which) => {
                     let mut facts = Vec::new();
-                    if let Some(victim) = world.alive.keys().copied().nth(which % world.alive.len().max(1)) {
+                    let victim = world.alive.keys().copied().nth(which % world.alive.len().max(1));
+                    if let Some(victim) = victim {
                         world.keepers.retain(|_, keeper| *keeper != victim);
                         world.die(victim, &mut facts);
                     }

@@ -1,8 +1,8 @@
 //! What the configuration file says, checked. Pure data: `config` reads it from TOML.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, rc::Rc, time::Duration};
 
-use crate::base::{Name, Signal};
+use crate::base::{Map, Name, Signal};
 
 /// A whole file.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -25,7 +25,7 @@ pub struct ServiceConfig {
     /// NAME. Services and mounts share one set of names.
     pub name: Name,
     /// What must have happened to others before it starts. There is no cycle, and all are there.
-    pub after: BTreeMap<Name, Condition>,
+    pub after: Map<Name, Condition>,
     /// When it is started again.
     pub restart: Restart,
     /// How long it waits before.
@@ -38,8 +38,8 @@ pub struct ServiceConfig {
     pub on_failure: Option<Vec<String>>,
     /// Run as a job when it is to be started again, likewise.
     pub on_restart: Option<Vec<String>>,
-    /// What its keeper does.
-    pub run: RunConfig,
+    /// What its keeper does. All who know the service share it: every keeper, a fork, has what the init has.
+    pub run: Rc<RunConfig>,
 }
 
 /// What one start of a service is.

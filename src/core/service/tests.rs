@@ -23,7 +23,7 @@ fn service(text: &str) -> ServiceConfig {
         critical: false,
         on_failure: None,
         on_restart: None,
-        run: RunConfig::new(vec![text.into()]),
+        run: Rc::new(RunConfig::new(vec![text.into()])),
     }
 }
 
@@ -34,8 +34,8 @@ fn after(mut config: ServiceConfig, needed: &[(&str, Condition)]) -> ServiceConf
 
 fn mount(text: &str) -> ServiceConfig {
     let mut config = service(text);
-    config.run.mount = Some("/mnt".into());
-    config.run.ready = Ready::Mounted;
+    Rc::make_mut(&mut config.run).mount = Some("/mnt".into());
+    Rc::make_mut(&mut config.run).ready = Ready::Mounted;
     config
 }
 
@@ -390,7 +390,7 @@ fn who_needs_what_has_failed_has_failed_too() {
 fn a_reload_touches_only_what_has_changed() {
     let other = |text: &str, word: &str| {
         let mut config = service(text);
-        config.run.command.push(word.into());
+        Rc::make_mut(&mut config.run).command.push(word.into());
         config
     };
     let mut bench = Bench::new(vec![service("same"), service("changed"), service("gone"), service("policy")]);
@@ -456,7 +456,7 @@ proptest! {
                 after(ServiceConfig { restart: Restart::OnFailure, ..service("c") }, &[("a", Condition::Started), ("b", Condition::Ready)]),
                 after(ServiceConfig { restart: Restart::Never, ..service("d") }, &[("c", Condition::Succeeded)]),
             ];
-            all[changed].run.command.push(changed.to_string());
+            Rc::make_mut(&mut all[changed].run).command.push(changed.to_string());
             all
         };
         let mut bench = Bench::new(configs(0));

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
     ffi::CString,
     fs::File,
     io::ErrorKind,
@@ -12,7 +11,7 @@ use std::{
 
 use super::{Keeper, Turn};
 use crate::{
-    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId, Signal, Subject},
+    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId, Set, Signal, Subject},
     core::{Action, Event, Level, Source},
     init::{
         Sync,
@@ -399,7 +398,7 @@ impl Turn<'_> {
         let status = Reply::Status(Status {
             pid: process::me(),
             main: self.core.main_pid(),
-            phase: format!("{:?}", self.core.phase()).to_lowercase(),
+            phase: format!("{:?}", self.core.phase()).to_ascii_lowercase(),
             keepers: keepers.collect(),
             helpers: self.helpers.keys().copied().collect(),
         });
@@ -475,7 +474,7 @@ impl Turn<'_> {
                 }
             };
             // One filesystem may be mounted at several places.
-            let mut devices = BTreeSet::new();
+            let mut devices = Set::new();
             volumes.retain(|volume| devices.insert(volume.device.clone()));
             let named = |volume: &inspect::Volume| {
                 (helper::volume_name(volume), volume.is_fuse().then(|| volume.device.clone()))
