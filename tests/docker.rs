@@ -5,5 +5,6 @@ mod engine;
 mod examples;
 mod frozen;
 mod leaving;
+mod ray;
 mod rights;
 mod signals;

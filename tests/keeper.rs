@@ -22,7 +22,7 @@ use lastout::{
     base::{Exit, JobId, Pid, Signal},
     core::{
         Source,
-        service::{Check, Health, Limits, Log, Ready, RunConfig, Stop},
+        service::{Check, Health, Limits, Log, Ready, RunConfig, Stop, StopTo},
     },
     keeper,
     proto::{Cause, Notice, Order, Record},
@@ -56,7 +56,7 @@ fn service(script: &str) -> RunConfig {
         start_timeout: None,
         health: None,
         watchdog: None,
-        stop: Stop { signal: Signal::TERM, grace: None },
+        stop: Stop { signal: Signal::TERM, to: StopTo::Tree, grace: None },
         log: Log::default(),
         limits: Limits::default(),
     }
@@ -413,7 +413,7 @@ fn a_stop_ends_it_wherever_it_is() {
 
 #[test]
 fn it_is_asked_in_its_own_way_and_forced_after_its_own_grace() {
-    let stop = |signal, grace: u64| Stop { signal, grace: Some(Duration::from_millis(grace)) };
+    let stop = |signal, grace: u64| Stop { signal, to: StopTo::Tree, grace: Some(Duration::from_millis(grace)) };
     let script = "trap 'exit 7' USR1; trap '' TERM; touch here; while :; do sleep 0.01; done";
     let mut keeper = Keeper::start(RunConfig { stop: stop(Signal::USR1, 600_000), ..service(script) });
     until("it to be there", || keeper.path("here").exists().then_some(()));
@@ -440,7 +440,7 @@ fn daemon(path: &Path) -> RunConfig {
         mount: Some(path.to_owned()),
         ready: Ready::Mounted,
         env: vec![("LASTOUT_TEST_MOUNT".into(), path.to_str().unwrap().into())],
-        stop: Stop { signal: Signal::TERM, grace: Some(Duration::from_secs(20)) },
+        stop: Stop { signal: Signal::TERM, to: StopTo::Tree, grace: Some(Duration::from_secs(20)) },
         ..service("")
     }
 }
@@ -509,7 +509,7 @@ fn a_mount_that_is_held_waits_for_its_holder_who_is_named() {
         assert!(!keeper.read("log").contains("lazily"));
         // One who does not let go does not hold it for longer than the grace.
         fs::remove_file(keeper.path("flushed")).unwrap();
-        let stop = Stop { signal: Signal::TERM, grace: Some(Duration::from_secs(2)) };
+        let stop = Stop { signal: Signal::TERM, to: StopTo::Tree, grace: Some(Duration::from_secs(2)) };
         let mut keeper = Keeper::start_in(keeper.scratch, RunConfig { stop, ..daemon(path) });
         keeper.until_serving();
         let mut holder = hold();

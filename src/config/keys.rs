@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     base::{Name, Signal},
-    core::service::{Condition, Format, Ready, Restart},
+    core::service::{Condition, Format, Ready, Restart, StopTo},
 };
 
 keys! {
@@ -177,6 +177,9 @@ keys! {
     Stop {
         /// What its command gets; the rest of its tree gets SIGTERM.
         signal: Signal = "TERM",
+        /// Who gets one at once: its `tree`, or its `command` alone, which then ends what it has started (Ray, PostgreSQL);
+        /// what it leaves gets SIGTERM when it has ended.
+        to: StopTo = "tree",
         /// The time from there to SIGKILL.
         grace: Option<Time> = (absent "`grace` of the file"),
     }

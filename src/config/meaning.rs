@@ -311,7 +311,7 @@ fn run(unit: &Unit) -> Option<RunConfig> {
         start_timeout,
         health,
         watchdog: unit.watchdog?,
-        stop: Stop { signal: stop.signal.value?, grace: stop.grace.value?.map(|time| time.0) },
+        stop: Stop { signal: stop.signal.value?, to: stop.to.value?, grace: stop.grace.value?.map(|time| time.0) },
         log: log(&common.log.value.as_ref()?.0)?,
         limits: limits(common)?,
     })

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::core::service::{
     Backoff, Check, Condition, Format, Health, Limits, Log, Ready, Restart, RunConfig, ServiceConfig, Sink, Stop,
+    StopTo,
 };
 
 /// The file.
@@ -55,7 +56,7 @@ retries = 7
 ready = "fd"
 start_timeout = "0"
 watchdog = "20s"
-stop = { signal = 3, grace = 0 }
+stop = { signal = 3, to = "command", grace = 0 }
 log = { format = "json" }
 user = 1000
 group = "docker"
@@ -125,7 +126,7 @@ fn plain(name: &str, command: Vec<String>) -> ServiceConfig {
             start_timeout: None,
             health: None,
             watchdog: None,
-            stop: Stop { signal: "TERM".parse().unwrap(), grace: None },
+            stop: Stop { signal: "TERM".parse().unwrap(), to: StopTo::Tree, grace: None },
             log: Log::default(),
             limits: Limits::default(),
         }),
@@ -197,7 +198,7 @@ fn every_key_can_be_given() {
     run.env = vec![("EMPTY".into(), String::new())];
     run.ready = Ready::Fd;
     run.watchdog = Some(seconds(20));
-    run.stop = Stop { signal: "QUIT".parse().unwrap(), grace: Some(seconds(0)) };
+    run.stop = Stop { signal: "QUIT".parse().unwrap(), to: StopTo::Command, grace: Some(seconds(0)) };
     run.log = Log { sink: Sink::Inherit, format: Format::Json };
     run.limits = Limits {
         nofile: Some(65536),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     base::{self, Name, Signal},
-    core::service::{Check, Condition, Format, Ready, Restart},
+    core::service::{Check, Condition, Format, Ready, Restart, StopTo},
 };
 
 /// The system's calls end a text at a NUL, so there is none.
@@ -369,6 +369,10 @@ choices! {
         "never" => Restart::Never,
         "on-failure" => Restart::OnFailure,
         "always" => Restart::Always,
+    }
+    StopTo {
+        "tree" => StopTo::Tree,
+        "command" => StopTo::Command,
     }
     Ready {
         "started" => Ready::Started,

@@ -3,10 +3,12 @@
 //! Whatever a look finds gets SIGTERM (or what the members of one group are to get instead), once, and SIGCONT if it is stopped; but what has a living ancestor
 //! that was asked before is left alone: it may be what that one starts in order to save its work (a `cp`, a
 //! `sync`), and must not be shot down. When its ancestors have ended it is an orphan like any other, and is
-//! asked. When the grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody
-//! is left is a fact from outside (no child left to wait for), not a conclusion of this module.
+//! asked. One command may be asked alone: then what is below it counts as if that one had been asked before. When the
+//! grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody is left is a fact from
+//! outside (no child left to wait for), not a conclusion of this module.
 //!
-//! It promises: nothing is killed before it was asked, or had its grace; nothing is asked twice; there is
+//! It promises: nothing is killed before it was asked, or had its grace (whoever a command that is asked alone, and does
+//! not go, keeps below it is not asked); nothing is asked twice; there is
 //! a deadline as long as somebody is left.
 
 use std::time::Duration;
@@ -35,6 +37,8 @@ pub struct Ending {
     kill_at: Tick,
     /// The members of this process group are asked by this signal instead of SIGTERM.
     other: Option<(Pgid, Signal)>,
+    /// What is below it is its own to end, as long as it lives.
+    alone: Option<Pid>,
     told: Map<ProcId, Said>,
     last_look: Option<Tick>,
     next_look: Option<Tick>,
@@ -48,6 +52,7 @@ impl Ending {
             me,
             kill_at: now + grace,
             other: None,
+            alone: None,
             told: Map::new(),
             last_look: None,
             next_look: Some(now),
@@ -64,6 +69,12 @@ impl Ending {
     /// Asks the members of this process group by this signal instead of SIGTERM.
     pub fn asking(mut self, group: Option<Pgid>, signal: Signal) -> Ending {
         self.other = group.map(|group| (group, signal));
+        self
+    }
+
+    /// Leaves what is below this one to it, as long as it lives.
+    pub fn asking_alone(mut self, command: Option<Pid>) -> Ending {
+        self.alone = command;
         self
     }
 
@@ -147,7 +158,9 @@ impl Ending {
     /// The processes that have a living ancestor which was asked in an earlier look.
     fn below_the_asked(&self, seen: &[Process]) -> Set<Pid> {
         let known: Map<Pid, &Process> = seen.iter().map(|process| (process.id.pid, process)).collect();
-        let was_asked = |process: &Process| !process.is_dead() && self.told.contains_key(&process.id);
+        let was_asked = |process: &Process| {
+            !process.is_dead() && (self.told.contains_key(&process.id) || self.alone == Some(process.id.pid))
+        };
         let is_below = |process: &&Process| {
             let parent =
                 |of: &Process| of.parent.filter(|parent| *parent != self.me).and_then(|parent| known.get(&parent));
@@ -238,6 +251,21 @@ mod tests {
         let mut leader = process(2, 1, 'Z');
         leader.threads = 2;
         assert_eq!(said(ending.looked(at(0), &[leader])), [(2, "TERM")]);
+    }
+
+    #[test]
+    fn what_is_below_a_command_that_is_asked_alone_is_asked_when_it_has_ended() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7)).asking_alone(Some(Pid::new(2).unwrap()));
+        // A daemon of the command's that is not below it any more is nobody's.
+        let seen = [process(2, 1, 'S'), process(3, 2, 'S'), process(4, 3, 'S'), process(5, 1, 'S')];
+        assert_eq!(said(ending.looked(at(0), &seen)), [(2, "TERM"), (5, "TERM")]);
+        ending.child_ended(at(100));
+        assert_eq!(said(ending.looked(at(100), &[process(3, 1, 'S'), process(4, 3, 'S')])), [(3, "TERM"), (4, "TERM")]);
+        assert_eq!(said(ending.looked(at(7000), &[process(4, 1, 'S')])), [(4, "KILL")]);
+
+        let mut deaf = Ending::begin(at(0), ME, Duration::from_secs(7)).asking_alone(Some(Pid::new(2).unwrap()));
+        assert_eq!(said(deaf.looked(at(0), &seen[..2])), [(2, "TERM")]);
+        assert_eq!(said(deaf.looked(at(7000), &seen[..2])), [(2, "KILL"), (3, "KILL")]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{rc::Rc, time::Duration};
 use super::{
     Ending, STUCK_AFTER, STUCK_EVERY,
     run::{DETACH, Note, Run, Task, Todo, Unmount},
-    service::{Ready, RunConfig},
+    service::{Ready, RunConfig, StopTo},
 };
 use crate::{
     base::{ExecFailure, Exit, Pgid, Pid, Process, Signal, Tick},
@@ -433,8 +433,10 @@ impl Job {
     }
 
     fn ending(&self, now: Tick, grace: Duration) -> Ending {
-        let signal = self.run.as_ref().map_or(Signal::TERM, |run| run.config().stop.signal);
-        Ending::begin(now, self.me, grace).asking(self.group(), signal)
+        let stop = self.run.as_ref().map(|run| &run.config().stop);
+        let signal = stop.map_or(Signal::TERM, |stop| stop.signal);
+        let alone = stop.filter(|stop| stop.to == StopTo::Command).and(self.command);
+        Ending::begin(now, self.me, grace).asking(self.group(), signal).asking_alone(alone)
     }
 
     /// Begins to end the tree, or ends it sooner.

@@ -22,7 +22,7 @@ pub(super) static WSCLEAN: LazyLock<&str> = LazyLock::new(|| {
 });
 
 /// The static binary alone, and the base of the others.
-static LASTOUT_IMAGE: LazyLock<&str> = LazyLock::new(|| {
+pub(super) static LASTOUT_IMAGE: LazyLock<&str> = LazyLock::new(|| {
     run(repository().join("docker/base").to_str().unwrap(), &[]);
     release();
     build("lastout", &["--file", "docker/Dockerfile", "."])

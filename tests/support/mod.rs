@@ -30,6 +30,8 @@ pub fn has(what: &str) -> bool {
     let reason = match what {
         "root" => (!is_root()).then(|| "namespaces and mounts need root".to_string()),
         "docker" => fails("docker", &["version"]),
+        // Its packages take minutes the first time.
+        "ray" => fails(concat!(env!("CARGO_MANIFEST_DIR"), "/docker/ray/build"), &[]),
         "compose" => fails("docker-compose", &["version"]),
         "fuse" => match is_root() {
             true => {

@@ -7,7 +7,7 @@ use crate::{
     base::{Errno, ExecFailure, ProcId, Process, Signal},
     core::{
         Job, JobConfig, JobEvent,
-        service::{Format, Health, Limits, Log, Sink, Stop},
+        service::{Format, Health, Limits, Log, Sink, Stop, StopTo},
     },
     proto::Order,
 };
@@ -44,7 +44,7 @@ fn config() -> RunConfig {
         start_timeout: None,
         health: None,
         watchdog: None,
-        stop: Stop { signal: Signal::INT, grace: Some(s(5)) },
+        stop: Stop { signal: Signal::INT, to: StopTo::Tree, grace: Some(s(5)) },
         log: Log { sink: Sink::Inherit, format: Format::Raw },
         limits: Limits::default(),
     }

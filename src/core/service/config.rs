@@ -87,7 +87,7 @@ impl RunConfig {
             start_timeout: None,
             health: None,
             watchdog: None,
-            stop: Stop { signal: Signal::TERM, grace: None },
+            stop: Stop { signal: Signal::TERM, to: StopTo::Tree, grace: None },
             log: Log::default(),
             limits: Limits::default(),
         }
@@ -191,8 +191,19 @@ pub enum Check {
 pub struct Stop {
     /// Instead of SIGTERM, to its command; what else is in its tree gets SIGTERM.
     pub signal: Signal,
+    /// Who gets one at once.
+    pub to: StopTo,
     /// Until SIGKILL; the file's `grace`, if it is not given.
     pub grace: Option<Duration>,
+}
+
+/// Whom a stop asks at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopTo {
+    /// Everybody in its tree.
+    Tree,
+    /// Its command, which ends what it has started; what it leaves is asked when it has ended.
+    Command,
 }
 
 /// Where a service's output goes.
