@@ -17,6 +17,7 @@ mod layers;
 mod leave;
 mod limits;
 mod logger;
+mod personas;
 mod stuck;
 mod support;
 mod trees;
