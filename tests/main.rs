@@ -17,6 +17,7 @@ mod layers;
 mod leave;
 mod limits;
 mod logger;
+mod personas;
 mod services;
 mod stuck;
 mod support;

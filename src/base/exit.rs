@@ -41,6 +41,8 @@ pub struct Errno(pub i32);
 impl Errno {
     /// No such file or directory: the same number on every architecture.
     pub const ENOENT: Errno = Errno(2);
+    /// Permission denied.
+    pub const EACCES: Errno = Errno(13);
     /// No such device or address: a FIFO that nobody reads.
     pub const ENXIO: Errno = Errno(6);
     /// No such process.

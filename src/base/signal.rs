@@ -46,6 +46,12 @@ impl Signal {
     pub const PWR: Signal = Signal(30);
     /// Cannot be caught.
     pub const STOP: Signal = Signal(19);
+    /// Stop, from the keyboard.
+    pub const TSTP: Signal = Signal(20);
+    /// Read from the terminal in the background.
+    pub const TTIN: Signal = Signal(21);
+    /// Write to the terminal in the background.
+    pub const TTOU: Signal = Signal(22);
 
     /// `None` unless `raw` is 1 to 64.
     pub const fn new(raw: i32) -> Option<Signal> {
@@ -61,6 +67,11 @@ impl Signal {
     /// access, a used-up limit, a write into a pipe that nobody reads.
     pub fn is_fault(self) -> bool {
         matches!(NAMES.get(usize::from(self.0) - 1), Some(&name) if FAULTS.contains(&name))
+    }
+
+    /// The signals by which a terminal stops a process.
+    pub fn is_from_terminal_to_stop(self) -> bool {
+        matches!(self, Signal::TSTP | Signal::TTIN | Signal::TTOU)
     }
 
     /// Every signal that an init can pass on: all but those that cannot be caught, and SIGCHLD, which is

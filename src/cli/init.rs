@@ -83,7 +83,7 @@ impl Arguments {
 
     /// Is the init.
     pub(super) fn run(self, original: Original) -> u8 {
-        logging::start(self.verbose);
+        logging::start(logging::level(self.verbose));
         match self.plan() {
             Ok(plan) => init::run(plan, original),
             Err(reason) => {

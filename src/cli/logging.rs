@@ -5,19 +5,23 @@ use std::{
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::{base::plain, sys::stderr::Stderr};
+use crate::{base::plain, init, sys::stderr::Stderr};
 
 /// The environment variable that sets what is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`.
 pub(super) const VARIABLE: &str = "LASTOUT_LOG";
 
-/// Sets up log lines on standard error that never wait. `verbosity`: how often `-v` was given.
-pub(super) fn start(verbosity: usize) {
-    let level = match verbosity {
+/// What is logged, by how often `-v` was given.
+pub(super) fn level(verbosity: usize) -> LevelFilter {
+    match verbosity {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
-    };
+    }
+}
+
+/// Sets up log lines on standard error that never wait.
+pub(super) fn start(level: LevelFilter) {
     let asked = std::env::var(VARIABLE).unwrap_or_default();
     log::set_max_level(asked.parse().unwrap_or(level));
     // Only a second logger could fail, and there is none.
@@ -48,7 +52,9 @@ impl Log for Lines {
             Level::Info | Level::Debug | Level::Trace => "",
         };
         // One line, and nothing in it that a terminal would obey: names and arguments are anybody's.
-        let line = format!("lastout: {word}{}\n", plain(&record.args().to_string()));
+        let text = plain(&record.args().to_string());
+        let line =
+            if record.target() == init::TARGET { format!("{text}\n") } else { format!("lastout: {word}{text}\n") };
         // It loses what it cannot write, and counts it.
         let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes());
     }

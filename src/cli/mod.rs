@@ -1,8 +1,10 @@
 //! Every argument's definition and check: from a command line to a plan.
 
 mod client;
+mod getopt;
 mod init;
 mod logging;
+mod personas;
 mod values;
 mod words;
 
@@ -89,6 +91,9 @@ fn init_help() -> String {
 
 /// The program, from its arguments to its exit code.
 pub fn run(mut original: Original, words: Vec<OsString>) -> u8 {
+    if let Some(persona) = personas::called(words.first()) {
+        return persona.run(original, &words);
+    }
     let first = words.get(1).and_then(|word| word.to_str());
     let Some(called) = SUBCOMMANDS.iter().find(|subcommand| Some(subcommand.name) == first) else {
         return match init::Arguments::read(&mut Words::new(words.get(1..).unwrap_or_default())) {
@@ -122,6 +127,16 @@ fn answer(stop: Stop, name: &str, usage: &str, help: impl FnOnce() -> String, or
         }
     }
     0
+}
+
+/// To standard output, or error.
+fn put(stdout: bool, text: &str) {
+    use std::io::Write;
+    if stdout {
+        print(text);
+    } else {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
 }
 
 /// To standard output. Whoever reads no further has read enough.

@@ -80,6 +80,8 @@ pub enum Action {
     SignalGroup(Pgid, Signal),
     /// Send a signal to one process.
     Signal(Pid, Signal),
+    /// Stop ourselves (SIGSTOP), until somebody sends SIGCONT.
+    StopSelf,
     /// Tell by `WatchedEnded` when a process that is not our child ends.
     Watch(Pid),
     /// Find out whether any process is left: as PID 1 in the namespace, otherwise below us.

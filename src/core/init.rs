@@ -14,7 +14,7 @@ use std::{mem, time::Duration};
 pub use stuck::Stuck;
 
 use super::{
-    Action, Ending, Event, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY,
+    Action, Ending, Event, Forwarding, Level, Phase, Relay, STUCK_AFTER, STUCK_EVERY,
     event::Account,
     flood::Flood,
     relay,
@@ -25,7 +25,9 @@ use super::{
 use stuck::Explaining;
 
 use crate::{
-    base::{ExecFailure, Exit, GRACE, Map, Name, Pgid, Pid, ProcId, Process, RequestId, Set, Signal, Subject, Tick},
+    base::{
+        Errno, ExecFailure, Exit, GRACE, Map, Name, Pgid, Pid, ProcId, Process, RequestId, Set, Signal, Subject, Tick,
+    },
     proto::{BadLine, Cause, Happening, JobInfo, Sender},
 };
 
@@ -39,6 +41,27 @@ pub enum Role {
     Pid1,
     /// Below somebody else: its descendants are its own.
     Subreaper,
+}
+
+/// The exit codes of a command that could not be executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotExecuted {
+    /// ENOENT.
+    pub missing: u8,
+    /// EACCES.
+    pub denied: u8,
+    /// Any other reason.
+    pub other: u8,
+}
+
+impl NotExecuted {
+    fn exit(self, failure: &ExecFailure) -> Exit {
+        Exit::Code(match failure.errno {
+            Errno::ENOENT => self.missing,
+            Errno::EACCES => self.denied,
+            Errno(_) => self.other,
+        })
+    }
 }
 
 /// What an init was asked to be.
@@ -66,6 +89,16 @@ pub struct Config {
     pub remap: Vec<u8>,
     /// Say so when an orphan is reaped.
     pub warn_reaps: bool,
+    /// Not PID 1: what main leaves behind is nobody's business.
+    pub spare_leftovers: bool,
+    /// To whom signals go on, and as what.
+    pub forwarding: Forwarding,
+    /// Signals of which the next one is passed over.
+    pub swallowed: Vec<Signal>,
+    /// The exit codes of a main that could not be executed, if they are not those of shells.
+    pub not_executed: Option<NotExecuted>,
+    /// The exit code where main cannot even be forked.
+    pub failure: u8,
     /// The services.
     pub services: Vec<ServiceConfig>,
     /// There is a file to read them from again.
@@ -266,7 +299,7 @@ impl Init {
             }
             Event::MainForked(Err(failure)) => {
                 orders.push(Action::Log(Level::Error, failure.to_string()));
-                self.main = Main::Ended(Exit::Code(125));
+                self.main = Main::Ended(Exit::Code(self.config.failure));
             }
             Event::MainNotExecuted(failure) => {
                 orders.push(Action::Log(Level::Error, failure.to_string()));
@@ -339,10 +372,10 @@ impl Init {
         self.with_services(now, orders, |services, todo| services.tick(now, todo));
         if self.main_kill_at.is_some_and(|at| now >= at) {
             self.main_kill_at = None;
-            if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
+            if let Some(order) = self.to_main(Signal::KILL) {
                 orders.push(Action::Log(Level::Warn, "main's stop timeout is over: SIGKILL".into()));
                 self.passed_on.insert(Signal::KILL, Cause::Timeout);
-                orders.push(Action::SignalGroup(group, Signal::KILL));
+                orders.push(order);
                 if self.config.role == Role::Subreaper {
                     self.give_up_at.get_or_insert(now + self.config.stuck_timeout);
                 }
@@ -392,17 +425,31 @@ impl Init {
     }
 
     fn signal(&mut self, now: Tick, signal: Signal, sender: Sender, orders: &mut Vec<Action>) {
-        let group = self.main_pid().and_then(Pgid::led_by);
-        let relay = relay(signal, &sender, self.config.me, group.is_some());
+        let group = self.main_group();
+        let main = self.main_pid().is_some();
+        let relay = relay(&self.config.forwarding, signal, &sender, self.config.me, main);
         let why = format!("{signal} from {sender}");
         if signal == Signal::HUP && self.config.reloads && sender != Sender::Kernel {
             orders.push(Action::Note(Level::Info, Happening::Signal { signal, from: sender }));
             return self.reload(None, None, orders);
         }
         orders.push(Action::Note(Level::Debug, Happening::Signal { signal, from: sender.clone() }));
-        if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, group) {
-            orders.push(Action::SignalGroup(group, signal));
-            self.passed_on.insert(signal, Cause::Signalled { from: sender });
+        if let Some(at) = self.config.swallowed.iter().position(|swallowed| *swallowed == signal) {
+            self.config.swallowed.remove(at);
+            return;
+        }
+        if matches!(relay, Relay::Forward | Relay::ForwardAndStop) {
+            if let Some(sent) = self.config.forwarding.becomes(signal) {
+                orders.extend(self.to_main(sent));
+                self.passed_on.insert(sent, Cause::Signalled { from: sender });
+            }
+            if self.config.forwarding.suspends && signal.is_from_terminal_to_stop() {
+                orders.push(Action::StopSelf);
+            }
+            if signal == Signal::TERM {
+                // Whoever sent it may be counting the seconds.
+                self.budget.begin(now);
+            }
         }
         if relay == Relay::ForwardAndStop {
             self.asked_group = group.map(|group| (group, now));
@@ -425,10 +472,23 @@ impl Init {
 
     /// Asks main to end.
     fn stop_main(&mut self, now: Tick, cause: Cause, orders: &mut Vec<Action>) {
-        if let Some(group) = self.main_pid().and_then(Pgid::led_by) {
-            self.asked_group = Some((group, now));
-            orders.push(Action::SignalGroup(group, Signal::TERM));
+        if let Some(order) = self.to_main(Signal::TERM) {
+            self.asked_group = self.main_group().map(|group| (group, now));
+            orders.push(order);
             self.passed_on.insert(Signal::TERM, cause);
+        }
+    }
+
+    /// Main's process group, if signals go to it.
+    fn main_group(&self) -> Option<Pgid> {
+        self.main_pid().and_then(Pgid::led_by).filter(|_| !self.config.forwarding.to_main_only)
+    }
+
+    /// Sends main a signal, while it lives.
+    fn to_main(&self, signal: Signal) -> Option<Action> {
+        match self.main_group() {
+            Some(group) => Some(Action::SignalGroup(group, signal)),
+            None => self.main_pid().map(|pid| Action::Signal(pid, signal)),
         }
     }
 
@@ -450,7 +510,10 @@ impl Init {
             Exit::Code(_) => None,
         };
         let (exit, cause) = match (&self.main_failure, sent) {
-            (Some(failure), _) => (failure.exit(), Cause::ExecFailed(failure.clone())),
+            (Some(failure), _) => {
+                let exit = self.config.not_executed.map_or_else(|| failure.exit(), |codes| codes.exit(failure));
+                (exit, Cause::ExecFailed(failure.clone()))
+            }
             (None, Some(cause)) => (exit, cause),
             (None, None) => (exit, Cause::of(exit, account.oom)),
         };
@@ -460,6 +523,11 @@ impl Init {
         let usage = Some(account.usage);
         let ended = Happening::Ended { job: Subject::Main, name: None, exit: Some(exit), cause, wall_us, usage };
         orders.push(Action::Note(if told { Level::Info } else { Level::Warn }, ended));
+        let after = self.config.forwarding.after_main.and_then(|signal| self.config.forwarding.becomes(signal));
+        if let (Some(signal), Some(group)) = (after, self.main_group()) {
+            orders.push(Action::SignalGroup(group, signal));
+            self.asked_group = Some((group, now));
+        }
         self.main = Main::Ended(exit);
         self.is_less_stuck();
     }

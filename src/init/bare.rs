@@ -4,6 +4,7 @@
 use crate::{
     base::{Exit, Pgid, Pid, Signal},
     core::{Relay, relay},
+    init::Plan,
     proto::Sender,
     sys::{
         poll::wait_readable,
@@ -14,14 +15,15 @@ use crate::{
 };
 
 /// Goes on until main has ended, or without a main until it is told to stop. `leaving`: it was about to leave,
-/// with this code. `remap`: main's exit codes that become 0.
-pub(super) fn run(signals: &Signals, main: Option<Pid>, leaving: Option<u8>, remap: &[u8]) -> u8 {
+/// with this code.
+pub(super) fn run(signals: &Signals, main: Option<Pid>, leaving: Option<u8>, plan: &Plan) -> u8 {
+    let forwarding = &plan.manner.forwarding;
     let Some(main_pid) = main else { return leaving.unwrap_or_else(|| wait_for_stop(signals)) };
     loop {
         loop {
             match reap() {
                 Reaped::Child(pid, exit, _) if pid == main_pid => {
-                    return remapped(exit, remap);
+                    return remapped(exit, &plan.remap);
                 }
                 Reaped::Child(..) | Reaped::Stopped(_) => {}
                 Reaped::NoneYet => break,
@@ -36,10 +38,15 @@ pub(super) fn run(signals: &Signals, main: Option<Pid>, leaving: Option<u8>, rem
                 uid: arrived.uid,
                 comm: None,
             });
-            let relay = relay(arrived.signal, &sender, process::me(), true);
-            if let (Relay::Forward | Relay::ForwardAndStop, Some(group)) = (relay, Pgid::led_by(main_pid)) {
-                let _ = signals::send_group(group, arrived.signal);
-            }
+            let relay = relay(forwarding, arrived.signal, &sender, process::me(), true);
+            let sent =
+                forwarding.becomes(arrived.signal).filter(|_| matches!(relay, Relay::Forward | Relay::ForwardAndStop));
+            let group = Pgid::led_by(main_pid).filter(|_| !forwarding.to_main_only);
+            let _ = match (sent, group) {
+                (Some(signal), Some(group)) => signals::send_group(group, signal),
+                (Some(signal), None) => signals::send(main_pid, signal),
+                (None, _) => Ok(()),
+            };
         }
     }
 }

@@ -3,8 +3,10 @@
 mod bare;
 mod control;
 mod helper;
+mod manner;
 mod token;
 mod turn;
+mod voice;
 
 use std::{
     ffi::{CString, OsString},
@@ -13,12 +15,17 @@ use std::{
     time::Duration,
 };
 
+pub use self::{
+    manner::{Manner, Place},
+    voice::{Gravity, Speaker, TARGET, Voice},
+};
+pub use crate::core::{Forwarding, NotExecuted};
 use crate::{
     base::Signal,
     config,
     core::service::ServicesConfig,
     inspect,
-    sys::{memory, process, start::Original},
+    sys::{memory, process, start::Original, tty},
 };
 
 /// Which volumes are synced before the init leaves.
@@ -62,6 +69,15 @@ pub struct Plan {
     pub warn_reaps: bool,
     /// The signal to get when the parent ends.
     pub parent_death: Option<Signal>,
+    /// How it behaves where the small inits differ.
+    pub manner: Manner,
+}
+
+impl Plan {
+    /// The exit code of our own failures.
+    fn failure(&self) -> u8 {
+        self.manner.failure.unwrap_or(125)
+    }
 }
 
 /// Is the init, until everything has ended. Answers with the exit code.
@@ -72,13 +88,16 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
     original.reap_children();
     if let Err(reason) = settle_with_parent(&plan) {
         log::error!("{reason}");
-        return 125;
+        return plan.failure();
     }
-    let mut turn = match turn::Turn::new(&plan, &original) {
+    // The kernel tells a session's leader that it has lost its terminal, once: that is not main's.
+    let leaves = plan.manner.place == Place::Session && tty::leave();
+    let swallowed = if leaves { vec![Signal::HUP, Signal::CONT] } else { Vec::new() };
+    let mut turn = match turn::Turn::new(&plan, &original, swallowed) {
         Ok(turn) => turn,
         Err(reason) => {
             log::error!("{reason}");
-            return 125;
+            return plan.failure();
         }
     };
     // The loop's state outlives a panic: keepers must not see their links close.
@@ -92,7 +111,7 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
     };
     turn.hide_control();
     log::error!("{why}: supervision has ended; going on as a bare init (jobs run on, control is gone)");
-    let code = bare::run(turn.signals(), turn.main_pid(), turn.leaving(), &plan.remap);
+    let code = bare::run(turn.signals(), turn.main_pid(), turn.leaving(), &plan);
     turn.end_log();
     code
 }
@@ -112,18 +131,19 @@ pub fn parse_config(path: &Path, text: &[u8]) -> Result<ServicesConfig, String> 
 
 /// Not PID 1: become the parent of every orphan below us, and end in order when our own parent dies.
 fn settle_with_parent(plan: &Plan) -> Result<(), String> {
-    if process::me() == crate::base::Pid::INIT {
-        return Ok(());
-    }
+    let pid1 = process::me() == crate::base::Pid::INIT;
     let parent = process::parent();
     // Apptainer's starter sets SIGKILL on us: then we would die at once with it, and our children live on.
-    let inherited = process::parent_death_signal();
-    if let Some(signal) = plan.parent_death.or(inherited.map(|_| Signal::TERM)) {
+    let inherited = || process::parent_death_signal().filter(|_| !pid1 && !plan.manner.keep_parent_death);
+    if let Some(signal) = plan.parent_death.or_else(|| inherited().map(|_| Signal::TERM)) {
         let told = process::set_parent_death_signal(signal);
         told.map_err(|error| format!("cannot set the parent-death signal {signal}: {error}"))?;
         if process::parent() != parent {
             let _ = crate::sys::signals::send(process::me(), signal);
         }
+    }
+    if pid1 || plan.manner.no_subreaper {
+        return Ok(());
     }
     process::become_subreaper().map_err(|error| format!("cannot become a subreaper: {error}"))
 }

@@ -16,7 +16,9 @@ use super::{
     Plan, bare,
     control::{self, Control},
     helper::Helper,
+    manner::Place,
     token::Token,
+    voice::{Gravity, Speaker, TARGET, Voice},
 };
 use crate::{
     base::{Exit, JobId, Map, Pid, RequestId, Set, Signal, Tick},
@@ -26,7 +28,9 @@ use crate::{
     sys::{
         clock, fd,
         link::{Link, Received},
-        memory, pidfd,
+        memory,
+        outlet::Outlet,
+        pidfd,
         poll::{Interest, Poller, wait_any},
         process,
         signals::Signals,
@@ -69,6 +73,8 @@ pub(super) struct Turn<'a> {
     core: Init,
     poller: Poller,
     signals: Signals,
+    /// Where a persona has something to say there.
+    stdout: Option<Outlet>,
     terminal: Option<OwnedFd>,
     cwd: PathBuf,
     /// Read when the first job comes.
@@ -129,12 +135,17 @@ pub(super) fn entries(export: &[(String, String)]) -> Vec<Vec<u8>> {
 
 impl<'a> Turn<'a> {
     /// Everything that can fail, before anything runs.
-    pub(super) fn new(plan: &'a Plan, original: &'a Original) -> Result<Turn<'a>, String> {
+    pub(super) fn new(plan: &'a Plan, original: &'a Original, swallowed: Vec<Signal>) -> Result<Turn<'a>, String> {
         let failed = |what: &str| {
             let what = what.to_string();
             move |error: std::io::Error| format!("cannot {what}: {}", crate::sys::errno(&error))
         };
-        let control = control::open(plan.control.as_deref(), plan.inherited_control.as_deref())?;
+        let (named, inherited) = (plan.control.as_deref(), plan.inherited_control.as_deref());
+        let manner = &plan.manner;
+        let control = match named.or(inherited) {
+            None if manner.no_default_control => None,
+            Some(_) | None => control::open(named, inherited)?,
+        };
         let me = process::me();
         let core = Init::new(Config {
             role: if me == Pid::INIT { Role::Pid1 } else { Role::Subreaper },
@@ -148,6 +159,11 @@ impl<'a> Turn<'a> {
             max_jobs: plan.max_jobs,
             remap: plan.remap.clone(),
             warn_reaps: plan.warn_reaps,
+            spare_leftovers: manner.spare_leftovers,
+            forwarding: manner.forwarding.clone(),
+            swallowed,
+            not_executed: manner.not_executed,
+            failure: plan.failure(),
             services: plan.config.as_ref().map_or_else(Vec::new, |(_, config)| config.services.clone()),
             reloads: plan.config.is_some(),
             seed: plan.config.as_ref().map_or(1, |_| seed()),
@@ -165,7 +181,18 @@ impl<'a> Turn<'a> {
             core,
             poller,
             signals,
-            terminal: tty::foreground_terminal(),
+            terminal: match manner.place {
+                Place::Group => tty::foreground_terminal(false),
+                Place::GroupOfTerminal => tty::foreground_terminal(true),
+                Place::Session | Place::Ours => None,
+            },
+            // Nobody else has words for standard output.
+            stdout: match &manner.voice {
+                Some(voice) if voice.speaker == Speaker::Tini && voice.level >= Gravity::Info as i32 => {
+                    Outlet::new(fd::standard(1)).ok()
+                }
+                Some(_) | None => None,
+            },
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             ignored: OnceCell::new(),
             control,
@@ -279,10 +306,29 @@ impl<'a> Turn<'a> {
         let mut orders = Vec::new();
         while let Some(event) = self.facts.pop_front() {
             log::trace!("{event:?}");
+            let told = self.plan.manner.voice.as_ref().map(|voice| (voice, event.clone()));
             self.core.step(clock::now(), event, &mut orders);
+            if let Some((voice, event)) = told {
+                self.tell(voice, &event, &mut orders);
+            }
             for order in mem::take(&mut orders) {
                 log::trace!("  {order:?}");
                 self.perform(order);
+            }
+        }
+    }
+
+    /// In another's words; why main could not be started is then not said again in ours.
+    fn tell(&self, voice: &Voice, event: &Event, orders: &mut Vec<Action>) {
+        let words = voice.words(&self.plan.manner.forwarding, event, orders);
+        if words.iter().any(|(gravity, _)| *gravity == Gravity::Fatal) {
+            orders.retain(|order| !matches!(order, Action::Log(..)));
+        }
+        for (gravity, text) in words {
+            match (voice.line(gravity, &text), &self.stdout) {
+                (Some((line, true)), Some(stdout)) => drop(stdout.write(format!("{line}\n").as_bytes())),
+                (Some((line, false)), _) => log::error!(target: TARGET, "{line}"),
+                (Some((_, true)), None) | (None, _) => {}
             }
         }
     }
@@ -298,6 +344,7 @@ impl<'a> Turn<'a> {
         own.extend(self.streams.iter().flatten().map(AsRawFd::as_raw_fd));
         own.extend(self.keepers.values().map(|keeper| keeper.link.fd().as_raw_fd()));
         own.extend(self.terminal.iter().map(AsRawFd::as_raw_fd));
+        own.extend(self.stdout.iter().map(Outlet::raw_fd));
         fd::close_all_but(&own);
         fd::detach_stdio();
         match stderr::hand_over() {

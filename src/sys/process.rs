@@ -59,6 +59,16 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true)?)
 }
 
+/// Whether they do, as [`become_subreaper`] has it. It survives exec.
+pub fn is_subreaper() -> bool {
+    prctl::get_child_subreaper().unwrap_or(false)
+}
+
+/// Stops ourselves until SIGCONT. PID 1 of a namespace cannot (pid_namespaces(7)): nothing happens.
+pub fn stop_self() -> io::Result<()> {
+    super::signals::send(me(), Signal::STOP)
+}
+
 /// The name that `ps` and `/proc/PID/comm` show; at most 15 bytes.
 pub fn set_name(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name) {

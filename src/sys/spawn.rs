@@ -95,6 +95,10 @@ pub enum Group {
     Foreground,
     /// A session of its own, without a terminal.
     Session,
+    /// A session of its own, whose terminal is standard input, if that is one and nobody's.
+    SessionOfTerminal,
+    /// Its parent's.
+    Ours,
 }
 
 /// A forked command: its process id, and a descriptor for [`outcome`].
@@ -160,6 +164,11 @@ impl Command<'_> {
     fn set_up(&self) -> io::Result<()> {
         match self.group {
             Group::Session => drop(nix::unistd::setsid()?),
+            Group::SessionOfTerminal => {
+                nix::unistd::setsid()?;
+                let _ = tty::take_control();
+            }
+            Group::Ours => {}
             Group::Own | Group::Foreground => {
                 let zero = nix::unistd::Pid::from_raw(0);
                 nix::unistd::setpgid(zero, zero)?;
@@ -167,7 +176,11 @@ impl Command<'_> {
         }
         if self.group == Group::Foreground {
             // A terminal that will not have us is no reason not to run.
-            let _ = tty::give_foreground(fd::standard(0), process::me());
+            if tty::give_foreground(fd::standard(0), process::me()).is_err()
+                && let Some(terminal) = tty::controlling()
+            {
+                let _ = tty::give_foreground(terminal, process::me());
+            }
         }
         for (number, replacement) in (0..).zip(self.stdio) {
             if let Some(replacement) = replacement {

@@ -85,6 +85,10 @@ impl Init {
                 Phase::Stopping => {
                     let main_ended = matches!(self.main, Main::None | Main::Ended(_));
                     if main_ended && self.busy().is_empty() {
+                        if self.spares_leftovers() {
+                            self.enter(now, Phase::Census, orders);
+                            continue;
+                        }
                         match self.alone {
                             None => return self.check_alone(orders),
                             Some(true) => {
@@ -102,7 +106,7 @@ impl Init {
                                 self.begin_sweeping(now, orders);
                             } else {
                                 // Main's orphans were left to main; now they need not wait for the others.
-                                if main_ended {
+                                if main_ended && !self.spares_leftovers() {
                                     self.sweep(now, orders);
                                 }
                                 return;
@@ -132,6 +136,11 @@ impl Init {
                 }
             }
         }
+    }
+
+    /// As PID 1 nothing can be spared: the kernel would end it, and unasked.
+    fn spares_leftovers(&self) -> bool {
+        self.config.spare_leftovers && self.config.role == Role::Subreaper
     }
 
     pub(super) fn begin_stopping(&mut self, now: Tick, why: &str, orders: &mut Vec<Action>) {

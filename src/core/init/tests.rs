@@ -31,6 +31,11 @@ fn config(role: Role, main: bool) -> Config {
         max_jobs: None,
         remap: Vec::new(),
         warn_reaps: false,
+        spare_leftovers: false,
+        forwarding: Forwarding::default(),
+        swallowed: Vec::new(),
+        not_executed: None,
+        failure: 125,
         services: Vec::new(),
         reloads: false,
         seed: 1,
@@ -245,6 +250,73 @@ fn mains_orphans_do_not_wait_for_jobs_and_its_group_is_not_asked_twice() {
         assert_eq!(bench.take(), [Action::Signal(pid(60), Signal::TERM)]);
         bench.without_explaining();
         assert_eq!(bench.init.deadline(), Some(at(7900)));
+    }
+}
+
+/// dumb-init's.
+fn persona(role: Role) -> Config {
+    let forwarding = Forwarding {
+        term_goes_on: true,
+        suspends: true,
+        after_main: Some(Signal::TERM),
+        rewritten: vec![(Signal::TSTP, Some(Signal::STOP)), (Signal::USR1, None)],
+        ..Forwarding::default()
+    };
+    let swallowed = vec![Signal::HUP, Signal::CONT];
+    let not_executed = Some(NotExecuted { missing: 2, denied: 3, other: 4 });
+    Config { spare_leftovers: true, forwarding, swallowed, not_executed, failure: 1, ..config(role, true) }
+}
+
+#[test]
+fn a_persona_spares_what_main_leaves_unless_the_kernel_would_kill_it() {
+    let group = Pgid::led_by(pid(MAIN)).unwrap();
+    for role in [Role::Subreaper, Role::Pid1] {
+        let mut bench = Bench::new(persona(role));
+        bench.reap(MAIN, Exit::Code(3));
+        let orders = bench.take();
+        assert_eq!(orders[0], Action::SignalGroup(group, Signal::TERM), "{role:?}");
+        match role {
+            Role::Subreaper => assert_eq!((&orders[1..], bench.init.phase()), (&[Action::Sync][..], Phase::Syncing)),
+            Role::Pid1 => assert_eq!((&orders[1..], bench.init.phase()), (&[Action::CheckAlone][..], Phase::Stopping)),
+        }
+        assert_eq!(bench.init.exit_code(), 3);
+    }
+}
+
+#[test]
+fn a_personas_signals_go_on_and_end_nothing() {
+    let mut bench = Bench::new(persona(Role::Pid1));
+    let group = Pgid::led_by(pid(MAIN)).unwrap();
+    let to_group = |signal| vec![Action::SignalGroup(group, signal)];
+    for (signal, orders) in [
+        (Signal::TERM, to_group(Signal::TERM)),
+        (Signal::USR1, vec![]),
+        (Signal::HUP, vec![]),
+        (Signal::HUP, to_group(Signal::HUP)),
+        (Signal::TSTP, [to_group(Signal::STOP), vec![Action::StopSelf]].concat()),
+        (Signal::CONT, vec![]),
+        (Signal::CONT, to_group(Signal::CONT)),
+    ] {
+        bench.step(Event::Signal { signal, sender: Sender::Outside });
+        assert_eq!((bench.take(), bench.init.phase()), (orders, Phase::Running), "{signal}");
+    }
+    let forwarding = Forwarding { to_main_only: true, ..persona(Role::Pid1).forwarding };
+    let mut bench = Bench::new(Config { forwarding, ..persona(Role::Pid1) });
+    bench.term();
+    assert_eq!(bench.take(), [Action::Signal(pid(MAIN), Signal::TERM)]);
+    // Whoever has ended is sent nothing: its number may be another's.
+    bench.reap(MAIN, Exit::Code(0));
+    assert_eq!(bench.take(), [Action::CheckAlone]);
+}
+
+#[test]
+fn a_personas_codes_are_its_own() {
+    for (errno, code) in [(Errno::ENOENT, 2), (Errno::EACCES, 3), (Errno::ENOTDIR, 4)] {
+        let mut bench = Bench::new(persona(Role::Pid1));
+        let failure = ExecFailure { what: "execute x".into(), errno, interpreter: None };
+        bench.step(Event::MainNotExecuted(failure));
+        bench.reap(MAIN, Exit::Code(127));
+        assert_eq!(bench.init.exit_code(), code);
     }
 }
 
@@ -920,6 +992,7 @@ impl World {
             | Action::AbortFuse { .. }
             | Action::TellSyncing { .. }
             | Action::Release
+            | Action::StopSelf
             | Action::Log(..)
             | Action::Enter(_)
             | Action::Note(..)

@@ -508,7 +508,8 @@ fn what_a_mount_needs_ends_after_it() {
     for each in ["proxy", "gcs", "ray"] {
         bench.ready(each);
     }
-    let serves = |bench: &Bench| ["proxy", "gcs", "ray"].map(|each| bench.services.serving_mounts().contains(&bench.job(each)));
+    let serves =
+        |bench: &Bench| ["proxy", "gcs", "ray"].map(|each| bench.services.serving_mounts().contains(&bench.job(each)));
     assert_eq!(serves(&bench), [true, true, false]);
     bench.said();
     bench.with(|services, now, orders| services.shut_down(now, "enough", orders));

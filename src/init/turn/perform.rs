@@ -17,6 +17,7 @@ use crate::{
         Sync,
         control::Control,
         helper::{self, Helper},
+        manner::Place,
         token::Token,
     },
     inspect, keeper,
@@ -37,6 +38,8 @@ type Answering = (File, std::io::Result<Pid>);
 
 /// Of what has happened, so much is remembered.
 const HISTORY: usize = 32;
+/// Whose descriptors are passed on by socket activation (sd_listen_fds(3)).
+const LISTEN_PID: &str = "LISTEN_PID";
 /// Until what was short is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Orders that may wait for that.
@@ -71,6 +74,7 @@ impl Turn<'_> {
             Action::Signal(pid, signal) => {
                 report(signals::send(pid, signal), || format!("cannot send {signal} to pid {pid}"));
             }
+            Action::StopSelf => report(process::stop_self(), || "cannot stop ourselves".into()),
             Action::Watch(pid) => self.watch(pid),
             Action::CheckAlone => {
                 let alone = self.is_alone();
@@ -204,18 +208,36 @@ impl Turn<'_> {
     }
 
     fn fork_main(&mut self) {
+        let manner = &self.plan.manner;
+        let fresh = self.original.for_jobs();
+        let mut ignored = if manner.fresh_signals { signals::ignored() } else { Vec::new() };
+        // dumb-init knows no real-time signals.
+        ignored.retain(|signal| signal.get() < 32);
+        let mut env = self.control.as_ref().map(|control| {
+            environment(Some(control), &[format!("{}={}", place::JOB_VARIABLE, place::MAIN).into_bytes()])
+        });
+        let pid_variable = Some(LISTEN_PID).filter(|name| {
+            manner.listen_pid && std::env::var(name).is_ok_and(|pid| pid.trim() == process::me().to_string())
+        });
+        if let Some(name) = pid_variable {
+            let env = env.get_or_insert_with(|| environment(None, &[]));
+            env.retain(|entry| entry.to_bytes().split(|byte| *byte == b'=').next() != Some(name.as_bytes()));
+        }
         let command = spawn::Command {
             words: self.plan.command.clone(),
-            env: self.control.as_ref().map(|control| {
-                environment(Some(control), &[format!("{}={}", place::JOB_VARIABLE, place::MAIN).into_bytes()])
-            }),
+            env,
             cwd: None,
             stdio: [None; 3],
             third: None,
-            pid_variable: None,
-            original: self.original,
-            reset: &[],
-            group: if self.terminal.is_some() { spawn::Group::Foreground } else { spawn::Group::Own },
+            pid_variable,
+            original: if manner.fresh_signals { &fresh } else { self.original },
+            reset: &ignored,
+            group: match manner.place {
+                Place::Session => spawn::Group::SessionOfTerminal,
+                Place::Ours => spawn::Group::Ours,
+                Place::Group | Place::GroupOfTerminal if self.terminal.is_some() => spawn::Group::Foreground,
+                Place::Group | Place::GroupOfTerminal => spawn::Group::Own,
+            },
             limits: None,
         };
         let forked = command.spawn().and_then(|spawned| {
