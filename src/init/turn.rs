@@ -306,7 +306,9 @@ impl<'a> Turn<'a> {
         let mut orders = Vec::new();
         while let Some(event) = self.facts.pop_front() {
             log::trace!("{event:?}");
-            let told = self.plan.manner.voice.as_ref().map(|voice| (voice, event.clone()));
+            // The original ends with main, and has no words for what comes after.
+            let voice = self.plan.manner.voice.as_ref().filter(|_| self.core.phase() == Phase::Running);
+            let told = voice.map(|voice| (voice, event.clone()));
             self.core.step(clock::now(), event, &mut orders);
             if let Some((voice, event)) = told {
                 self.tell(voice, &event, &mut orders);
