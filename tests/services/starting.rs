@@ -3,7 +3,7 @@
 use super::*;
 
 /// A program that says something by sd_notify; each word is a message, `:` waits for the file `@/go`.
-const NOTIFY: &str = r#"use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0) or die; my $at = $ENV{NOTIFY_SOCKET}; $at =~ s/^@/\0/;
+const NOTIFY: &str = r#"use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0) or die; my $at = $ENV{NOTIFY_SOCKET}; $at =~ s/^\x40/\0/;
 for (@ARGV) { if ($_ eq ":") { select undef, undef, undef, 0.01 until -e "@/go" } else { send(S, $_, 0, pack_sockaddr_un($at)) or die } }"#;
 
 #[test]
@@ -152,6 +152,7 @@ fn who_says_no_more_that_it_lives_is_started_again() {
     services.put("hang");
     let again = services.until_info("it", "a restart", |info| info["restarts"].as_u64() >= Some(1));
     assert!(again["cause"].to_string().contains("watchdog"), "{again}");
-    services.until_text("causes", "atchdog");
+    let causes = services.until_text("causes", "\n");
+    assert!(causes.to_lowercase().contains("watchdog"), "{causes}");
     assert_eq!(services.end().0, 0);
 }

@@ -400,7 +400,7 @@ fn a_reload_touches_only_what_has_changed() {
     bench.said();
     let policy = ServiceConfig { restart: Restart::Never, ..service("policy") };
     bench.replace(vec![service("same"), other("changed", "x"), policy, service("new")]);
-    assert_eq!(bench.said(), ["end gone", "run new", "end changed"]);
+    assert_eq!(bench.said(), ["run new", "end changed", "end gone"]);
     bench.ended("gone", GOOD);
     assert_eq!(bench.said(), ["gone stopped"]);
     assert!(!bench.services.has(&name("gone")));
