@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// An init with services in a directory of its own, which is `@` in the file. Everything of theirs has its mark.
+/// An init with services in a directory of its own, which is `@/` in the file. Everything of theirs has its mark.
 pub(crate) struct Supervised {
     pub(crate) init: Init,
     mark: String,
@@ -141,7 +141,7 @@ impl Supervised {
 fn write(scratch: &Path, file: &str, mark: &str) {
     // Whole or not at all: somebody may be reading it.
     let mut new = tempfile::NamedTempFile::new_in(scratch).unwrap();
-    let file = file.replace('@', scratch.to_str().unwrap());
+    let file = file.replace("@/", &format!("{}/", scratch.display()));
     write!(new, "export = {{ MARK = \"{mark}\" }}\n{file}").unwrap();
     new.persist(scratch.join("services.toml")).unwrap();
 }

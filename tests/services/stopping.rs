@@ -113,7 +113,7 @@ fn who_is_deaf_is_asked_in_its_own_way_and_ends_after_its_own_grace() {
     let last = services.info("asked");
     services.init.must(&["stop", "deaf"]);
     assert_eq!(services.left(), [0i32; 0], "{last}");
-    assert_eq!(services.info("deaf")["exit"], serde_json::json!({"signal": "KILL"}), "{}", services.info("deaf"));
+    assert_eq!(services.info("deaf")["exit"], serde_json::json!({"signal": "SIGKILL"}), "{}", services.info("deaf"));
     assert_eq!(services.end().0, 0);
 }
 
