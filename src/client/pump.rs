@@ -147,7 +147,7 @@ impl Pump {
         if moved >= MUCH && !std::mem::replace(&mut self.enlarged, true) {
             // Whoever reads our output by a pipe is woken as often as its room is filled. What is no pipe stays as it is.
             fd::enlarge_pipe(&self.fifo);
-            fd::enlarge_pipe(&self.own);
+            fd::enlarge_pipe(self.own);
         }
     }
 }
