@@ -40,7 +40,7 @@ fn only_what_has_changed_is_started_again() {
         let second = runs(&services, &names);
         let same: Vec<bool> = first.iter().zip(&second).map(|(first, second)| first == second).collect();
         assert_eq!(same, [true, false, false, true, false]);
-        assert!(is_running("sleep\0601"));
+        assert!(is_running("sleep\x00601"));
         assert_eq!(services.left().len(), 5);
         assert_eq!(services.end().0, 0);
     }
