@@ -64,8 +64,17 @@ impl Small {
         if layout.size() > LARGEST {
             return null_mut();
         }
-        self.with(|heap| heap.allocate_first_fit(layout).map_or(null_mut(), NonNull::as_ptr))
+        self.with(|heap| heap.allocate_first_fit(as_malloc(layout)).map_or(null_mut(), NonNull::as_ptr))
     }
+}
+
+/// On every 64-bit machine.
+const ALIGN: usize = 16;
+
+/// What `malloc(3)` would give: memory that is aligned for everything. The unwinder relies on that, whatever it says
+/// of its exceptions: with less, a panic is a SIGSEGV.
+fn as_malloc(layout: Layout) -> Layout {
+    layout.align_to(ALIGN).map_or(layout, |layout| layout.pad_to_align())
 }
 
 /// Enough for one turn of the loop; a quarter of it was not always enough for a keeper with musl, whose allocator has little
@@ -107,7 +116,7 @@ fn offset(pointer: *mut u8) -> Option<usize> {
 
 fn take(layout: Layout) -> *mut u8 {
     SHORT.store(true, Relaxed);
-    let start = |used: usize| (base().addr() + used).next_multiple_of(layout.align()) - base().addr();
+    let start = |used: usize| (base().addr() + used).next_multiple_of(layout.align().max(ALIGN)) - base().addr();
     let end = |used| start(used).checked_add(layout.size()).filter(|end| *end <= SIZE);
     USED.fetch_update(Relaxed, Relaxed, end).map_or(std::ptr::null_mut(), |used| base().wrapping_add(start(used)))
 }
@@ -155,7 +164,7 @@ unsafe impl GlobalAlloc for Allocator {
             && let Some(old) = NonNull::new(old)
         {
             // SAFETY: the caller gives up what was taken with this layout.
-            return HEAP.with(|heap| unsafe { heap.deallocate(old, layout) });
+            return HEAP.with(|heap| unsafe { heap.deallocate(old, as_malloc(layout)) });
         }
         match offset(old) {
             // Only the last one can be used again: enough for what a turn needs for a moment.
@@ -191,5 +200,22 @@ unsafe impl GlobalAlloc for Allocator {
             unsafe { self.dealloc(old, layout) };
         }
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_asked_for_is_aligned_for_everything() {
+        for (size, align) in [(1, 1), (8, 8), (24, 8), (33, 1), (4096, 16), (LARGEST + 1, 1)] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            // SAFETY: the size is not 0.
+            let memory = unsafe { ALLOCATOR.alloc(layout) };
+            assert_eq!(memory.addr() % ALIGN, 0, "{size} {align}");
+            // SAFETY: it was taken with this layout.
+            unsafe { ALLOCATOR.dealloc(memory, layout) };
+        }
     }
 }
