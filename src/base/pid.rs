@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,11 +71,11 @@ pub struct ProcId {
 }
 
 impl ProcId {
-    /// Whether it was there at this moment of the same clock. The kernel counts in hundredths of a second (`USER_HZ`): of
-    /// whom it cannot tell, no.
-    pub fn started_before(self, moment: Tick) -> bool {
+    /// Whether it started before or after this moment of the same clock. The kernel counts in hundredths of a second
+    /// (`USER_HZ`): within one it cannot tell, and they are equal.
+    pub fn started(self, moment: Tick) -> Ordering {
         const CLOCK_TICK_US: u64 = 10_000;
-        self.start < moment.0 / CLOCK_TICK_US
+        self.start.cmp(&(moment.0 / CLOCK_TICK_US))
     }
 }
 

@@ -26,6 +26,8 @@ pub const STUCK_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Said {
+    /// Asked by somebody else, or born a moment too late for that.
+    Perhaps,
     Term,
     Kill,
 }
@@ -60,9 +62,11 @@ impl Ending {
         }
     }
 
-    /// Counts these as asked: somebody has sent them SIGTERM already.
-    pub fn having_asked(mut self, asked: impl IntoIterator<Item = ProcId>) -> Ending {
-        self.told.extend(asked.into_iter().map(|id| (id, Said::Term)));
+    /// Counts these as asked: somebody has sent them SIGTERM already. Of whom that is not certain is asked again as soon
+    /// as it is nobody's; what is below it is left alone as with any other.
+    pub fn having_asked(mut self, asked: impl IntoIterator<Item = (ProcId, bool)>) -> Ending {
+        let said = |certain| if certain { Said::Term } else { Said::Perhaps };
+        self.told.extend(asked.into_iter().map(|(id, certain)| (id, said(certain))));
         self
     }
 
@@ -133,7 +137,7 @@ impl Ending {
                 signals.push((pid, Signal::KILL));
                 self.told.insert(process.id, Said::Kill);
                 news = true;
-            } else if !forcing && said.is_none() && !spared.contains(&pid) {
+            } else if !forcing && matches!(said, None | Some(Said::Perhaps)) && !spared.contains(&pid) {
                 signals.push((pid, self.request(process)));
                 if process.is_stopped() {
                     signals.push((pid, Signal::CONT));
@@ -228,7 +232,7 @@ mod tests {
     #[test]
     fn who_was_asked_by_others_is_not_asked_again_nor_what_it_starts() {
         let id = process(2, 1, 'S').id;
-        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7)).having_asked([id]);
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7)).having_asked([(id, true)]);
         let seen = [process(2, 1, 'S'), process(3, 2, 'S'), process(4, 3, 'S'), process(5, 1, 'S'), process(6, 0, 'S')];
         assert_eq!(said(ending.looked(at(0), &seen)), [(5, "TERM"), (6, "TERM")]);
         // Its leader ended: they are orphans now.

@@ -158,9 +158,9 @@ pub struct Init {
     reloading: Vec<RequestId>,
     budget: Budget,
     engine: Engine,
-    /// Main's process group and when SIGTERM was forwarded to it; and who was in it then.
+    /// Main's process group and when SIGTERM was forwarded to it; and who was in it then, certainly or perhaps.
     asked_group: Option<(Pgid, Tick)>,
-    asked: Set<ProcId>,
+    asked: Vec<(ProcId, bool)>,
     sweep: Option<Ending>,
     looking: bool,
     /// Whether anybody is left: unknown until asked, and again after every end.
@@ -202,7 +202,7 @@ impl Init {
             budget: Budget::new(config.grace.unwrap_or(GRACE)),
             engine: Engine::Unknown,
             asked_group: None,
-            asked: Set::new(),
+            asked: Vec::new(),
             sweep: None,
             looking: false,
             alone: None,

@@ -48,6 +48,11 @@ fn small(path: impl AsRef<std::path::Path>) -> std::io::Result<String> {
 
 /// The same, as it is.
 fn bytes(path: impl AsRef<std::path::Path>, buffer: &mut [u8; 4096]) -> std::io::Result<&[u8]> {
-    let count = std::io::Read::read(&mut crate::sys::fd::open(path.as_ref())?, buffer)?;
-    Ok(&buffer[..count])
+    let mut file = crate::sys::fd::open(path.as_ref())?;
+    loop {
+        match std::io::Read::read(&mut file, buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read.map(|count| &buffer[..count]),
+        }
+    }
 }

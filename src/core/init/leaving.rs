@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
-    base::{Map, Pgid, Pid, Process, Set, Signal, Tick},
+    base::{Map, Pid, Process, Set, Signal, Tick},
     core::{Action, Ending, Level, Phase, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
     proto::{Cause, Happening, Order},
 };
@@ -268,11 +268,12 @@ impl Init {
         let from_engine = |p: &&Process| p.parent.is_none() && p.id.pid != self.config.me && !p.is_dead();
         if self.engine == Engine::Looking {
             // Who was born since has not heard it.
-            let in_group = |p: &&Process| {
-                let asked = |(group, at): (Pgid, Tick)| p.group == group.get() && p.id.started_before(at);
-                self.asked_group.is_some_and(asked) && !p.is_dead()
+            let group = self.asked_group;
+            let heard = |p: &Process| {
+                let (_, at) = group.filter(|(group, _)| p.group == group.get() && !p.is_dead())?;
+                Some((p.id, p.id.started(at).is_lt())).filter(|_| p.id.started(at).is_le())
             };
-            self.asked = seen.iter().filter(in_group).map(|p| p.id).collect();
+            self.asked = seen.iter().filter_map(heard).collect();
             // Not PID 1, nobody's parent is outside.
             let pid1 = self.config.role == Role::Pid1;
             let alive: Set<Pid> = seen.iter().filter(from_engine).filter(|_| pid1).map(|p| p.id.pid).collect();
