@@ -7,7 +7,7 @@ use anyhow::bail;
 use super::{Outcome, Target, jobs, session::Connection};
 use crate::{
     base::{Name, plain},
-    proto::{Line, Reply, ServiceInfo, ServiceState},
+    proto::{Cause, Line, Reply, ServiceInfo, ServiceState},
 };
 
 pub(super) fn list(connection: &Connection) -> anyhow::Result<Vec<ServiceInfo>> {
@@ -25,8 +25,8 @@ pub(super) fn table(services: &[ServiceInfo]) -> String {
     let mut rows = vec![head.map(String::from)];
     for service in services {
         let health = match service.healthy {
-            Some(false) => Some("unhealthy".into()),
-            Some(true) | None => None,
+            Some(false) if !matches!(service.cause, Some(Cause::Unhealthy { .. })) => Some("unhealthy".into()),
+            Some(_) | None => None,
         };
         let waits = service.waits_for.iter().map(|name| format!("waits for {name}"));
         // Why it is as it is, unless the exit code has said it.

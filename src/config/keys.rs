@@ -17,7 +17,7 @@ use crate::{
 keys! {
     /// The whole file.
     File {
-        /// Time between SIGTERM and SIGKILL, for what has no `stop.grace` of its own.
+        /// Time between SIGTERM and SIGKILL, for what has no `stop.grace` of its own. A reload leaves it, `stop_timeout` and `max_jobs` as they are.
         grace: Option<Time> = (absent "`--grace`, or 7s"),
         /// SIGKILL main when it has not ended so long after a stop signal.
         stop_timeout: Option<Time> = (absent "`--stop-timeout`, or never"),
@@ -175,7 +175,7 @@ keys! {
 keys! {
     /// How a service is asked to end.
     Stop {
-        /// What its command gets; the rest of its tree gets SIGTERM.
+        /// What its command's process group gets; the rest of its tree gets SIGTERM.
         signal: Signal = "TERM",
         /// Who gets one at once: its `tree`, or its `command` alone, which then ends what it has started (Ray, PostgreSQL);
         /// what it leaves gets SIGTERM when it has ended.

@@ -34,7 +34,7 @@ pub(super) fn delay(config: &Backoff, ends: u32, random: &mut Random) -> Duratio
     let grown = initial.as_secs_f64() * config.factor.powi(before);
     let bounded = grown.min(config.max.as_secs_f64());
     let jitter = bounded * config.jitter * (2.0 * random.next() - 1.0);
-    Duration::try_from_secs_f64((bounded + jitter).max(0.0)).unwrap_or(config.max)
+    Duration::try_from_secs_f64((bounded + jitter).max(0.0)).map_or(config.max, |delay| delay.min(config.max))
 }
 
 #[cfg(test)]

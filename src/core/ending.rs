@@ -83,7 +83,8 @@ impl Ending {
     }
 
     fn request(&self, process: &Process) -> Signal {
-        let other = self.other.filter(|(group, _)| group.get() == process.group);
+        let it = |group: Pgid| group.get() == process.group && self.alone.is_none_or(|alone| alone == process.id.pid);
+        let other = self.other.filter(|(group, _)| it(*group));
         other.map_or(Signal::TERM, |(_, signal)| signal)
     }
 

@@ -53,6 +53,8 @@ pub(in crate::core) enum Do {
         name: Name,
         /// What it is now.
         state: State,
+        /// How its last run ended, if one has.
+        exit: Option<Exit>,
         /// Why, if a run has ended.
         cause: Option<Cause>,
         /// Until the next try.
@@ -84,6 +86,8 @@ struct Service {
     job: Option<JobId>,
     /// The run's command was executed.
     started: bool,
+    /// The run was ready.
+    was_ready: bool,
     healthy: Option<bool>,
     /// What it says of itself.
     text: Option<String>,
@@ -111,6 +115,7 @@ impl Service {
             wanted: true,
             job: None,
             started: false,
+            was_ready: false,
             healthy: None,
             text: None,
             asked: None,
@@ -176,9 +181,12 @@ impl Service {
     }
 
     fn tell(&self, next: Option<Duration>) -> Do {
-        let cause = self.last.as_ref().map(|(_, cause)| cause.clone());
         let ended = matches!(self.state, State::Backoff | State::Failed | State::Succeeded | State::Stopped);
-        Do::Tell { name: self.config.name.clone(), state: self.state, cause: cause.filter(|_| ended), next }
+        let (exit, cause) = match self.last.clone().filter(|_| ended) {
+            Some((exit, cause)) => (exit, Some(cause)),
+            None => (None, None),
+        };
+        Do::Tell { name: self.config.name.clone(), state: self.state, exit, cause, next }
     }
 
     /// For hooks.
@@ -251,6 +259,12 @@ impl Services {
         self.list.iter().filter_map(|service| service.next_at).min()
     }
 
+    /// The init has begun.
+    pub(in crate::core) fn begin(&mut self, now: Tick, orders: &mut Vec<Do>) {
+        self.list.iter_mut().for_each(|service| service.since = now);
+        self.advance(now, orders);
+    }
+
     pub(in crate::core) fn tick(&mut self, now: Tick, orders: &mut Vec<Do>) {
         for service in &mut self.list {
             if service.next_at.is_some_and(|at| now >= at) {
@@ -276,7 +290,7 @@ impl Services {
         for index in begun {
             let service = &mut self.list[index];
             service.enter(now, State::Starting);
-            (service.started, service.healthy, service.text) = (false, None, None);
+            (service.started, service.was_ready, service.healthy, service.text) = (false, false, None, None);
             orders.push(Do::Run(service.config.name.clone(), Rc::clone(&service.config.run)));
         }
         let needed: Set<Name> = (self.list.iter().filter(|service| service.job.is_some()))
@@ -349,6 +363,7 @@ impl Services {
         if let Some(service) = self.by_job(job)
             && service.state == State::Starting
         {
+            service.was_ready = true;
             service.enter(now, State::Ready);
             orders.push(service.tell(None));
             orders.extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, None)));
@@ -394,13 +409,23 @@ impl Services {
         service.job = None;
         let asked = service.asked.take();
         let clean = exit == Some(Exit::Code(0)) && cause == Cause::Exited;
+        // It was to say when it is ready, and others rely on that.
+        let unready = clean && !service.was_ready && service.config.run.ready != Ready::Started;
+        let (clean, cause) = if unready { (false, Cause::NotReady) } else { (clean, cause) };
+        let lost = (service.is_mount() && asked.is_none()).then(|| service.config.name.clone());
         service.last = Some((exit, cause));
         if let Some(config) = service.replacement.take() {
             service.config = *config;
         }
         if service.removed {
             let gone = self.list.remove(index);
-            orders.push(Do::Tell { name: gone.config.name, state: State::Stopped, cause: None, next: None });
+            orders.push(Do::Tell {
+                name: gone.config.name,
+                state: State::Stopped,
+                exit: None,
+                cause: None,
+                next: None,
+            });
         } else if !service.wanted || self.closed {
             service.enter(now, State::Stopped);
             orders.push(service.tell(None));
@@ -410,6 +435,13 @@ impl Services {
             service.enter(now, State::Waiting);
         } else {
             self.ended_by_itself(now, index, clean, orders);
+        }
+        // What its users hold of it is dead, whoever serves it next: they start again when it is ready.
+        if let Some(name) = lost {
+            let users = self.with_dependents(&name);
+            let cause = Cause::DependencyFailed { name };
+            let users = self.list.iter_mut().filter(|service| users.contains(&service.config.name));
+            users.for_each(|service| service.ask(&cause, None));
         }
         self.advance(now, orders);
     }
@@ -521,6 +553,14 @@ impl Services {
         to: Option<RequestId>,
         orders: &mut Vec<Do>,
     ) {
+        // Not before what it needs has had its chance, too.
+        let needed = self.with_needed(name);
+        for service in self.list.iter_mut().filter(|service| needed.contains(&service.config.name)) {
+            if service.config.name != *name && matches!(service.state, State::Stopped | State::Failed) {
+                service.wanted = true;
+                service.try_again(now);
+            }
+        }
         if self.end(now, name, cause, None, true, orders).is_none() {
             return self.start(now, name, to, orders);
         }

@@ -63,6 +63,9 @@ pub enum Happening {
         name: Name,
         /// What it is now.
         state: ServiceState,
+        /// How its last run ended, if one has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
         /// Why, if a run has ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<Cause>,
@@ -125,8 +128,11 @@ impl fmt::Display for Happening {
                 }
                 Ok(())
             }
-            Happening::Service { name, state, cause, next_ms } => {
+            Happening::Service { name, state, exit, cause, next_ms } => {
                 write!(f, "{name}: {}", state.word())?;
+                if let Some(exit) = exit {
+                    write!(f, ": {exit}")?;
+                }
                 if let Some(cause) = cause {
                     write!(f, ": {cause}")?;
                 }

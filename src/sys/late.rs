@@ -10,6 +10,7 @@
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
@@ -20,6 +21,8 @@ use super::{
 };
 
 const TIMES: u32 = 2;
+/// Longer than it takes.
+const AGAIN: Duration = Duration::from_millis(250);
 /// `IORING_REGISTER_FILES` of linux/io_uring.h.
 const REGISTER_FILES: libc::c_uint = 2;
 /// The size of its `struct io_uring_params`, in 8 bytes.
@@ -37,8 +40,17 @@ pub fn wait() -> io::Result<()> {
         }
         give_to_a_cycle(&write)?;
         drop(write);
-        while fd::read(&read, &mut [0])?.is_none() {
-            wait_any(&[(read.as_fd(), Interest::Read)], None)?;
+        await_end(&read)?;
+    }
+    Ok(())
+}
+
+/// Waits until nobody holds the other end.
+fn await_end(read: &OwnedFd) -> io::Result<()> {
+    while fd::read(read, &mut [0])?.is_none() {
+        if wait_any(&[(read.as_fd(), Interest::Read)], Some(AGAIN))? == [false] {
+            // The collector of cycles begins when a socket is closed, and may have looked too early.
+            drop(socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC)?);
         }
     }
     Ok(())
@@ -71,8 +83,6 @@ fn give_to_a_cycle(file: &OwnedFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::{super::disposable::with_deadline, *};
 
     #[test]
@@ -92,7 +102,7 @@ mod tests {
                     Err(errno) => return send(format!("errno {errno}").as_bytes()),
                 }
                 drop(write);
-                while fd::read(&read, &mut [0]).unwrap().is_none() {}
+                await_end(&read).unwrap();
                 send(b"gone");
             });
             assert_eq!(said, [b"gone"]);

@@ -41,9 +41,7 @@ unsafe impl Sync for Small {}
 impl Small {
     /// Almost always there is one thread, so it never waits.
     fn with<T>(&self, body: impl FnOnce(&mut Heap) -> T) -> T {
-        while self.busy.swap(true, Acquire) {
-            std::hint::spin_loop();
-        }
+        self.lock();
         // SAFETY: nobody else is in, and nobody takes it out.
         let heap = unsafe { &mut *self.heap.get() };
         if heap.size() == 0 {
@@ -51,8 +49,18 @@ impl Small {
             unsafe { heap.init(self.memory.0.get().cast(), SMALL) };
         }
         let answer = body(heap);
-        self.busy.store(false, Release);
+        self.unlock();
         answer
+    }
+
+    fn lock(&self) {
+        while self.busy.swap(true, Acquire) {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn unlock(&self) {
+        self.busy.store(false, Release);
     }
 
     fn has(&self, pointer: *mut u8) -> bool {
@@ -70,6 +78,17 @@ impl Small {
 
 /// On every 64-bit machine.
 const ALIGN: usize = 16;
+
+/// Before a fork: its child is not to find the heap as another thread is changing it. No memory may be had until
+/// [`after_fork`].
+pub(super) fn before_fork() {
+    HEAP.lock();
+}
+
+/// After it, in parent and child.
+pub(super) fn after_fork() {
+    HEAP.unlock();
+}
 
 /// What `malloc(3)` would give: memory that is aligned for everything. The unwinder relies on that, whatever it says
 /// of its exceptions: with less, a panic is a SIGSEGV.

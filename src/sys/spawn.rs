@@ -21,7 +21,7 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
-use super::{fd, interpreter, limits::Limits, process, start::Original, tty};
+use super::{fd, interpreter, limits::Limits, memory, process, start::Original, tty};
 use crate::base::{Errno, ExecFailure, Pid, Signal};
 
 /// `_PATH_BSHELL`.
@@ -33,8 +33,11 @@ const STACK: usize = 256 * 1024;
 
 /// Forks a child that runs `body` and exits with its answer; 125 if it panics.
 pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
-    // SAFETY: the process has one thread (clients, which may have more, do not fork).
-    match unsafe { fork() }? {
+    memory::before_fork();
+    // SAFETY: the process has one thread (tests, which have more, only use what the C library and we keep whole).
+    let forked = unsafe { fork() };
+    memory::after_fork();
+    match forked? {
         ForkResult::Parent { child } => Pid::new(child.as_raw()).ok_or_else(io::Error::last_os_error),
         ForkResult::Child => process::exit_now(catch_unwind(AssertUnwindSafe(body)).unwrap_or(125)),
     }
@@ -48,6 +51,8 @@ pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
 pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     let mut body = Some(body);
     let child = Box::new(move || {
+        // Nobody else is here, whatever a test's other threads were about.
+        memory::after_fork();
         let body = body.take().map(AssertUnwindSafe);
         process::exit_now(catch_unwind(|| body.map_or(125, |body| (body.0)())).unwrap_or(125))
     });

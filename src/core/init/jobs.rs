@@ -123,7 +123,7 @@ impl Init {
         let ran = u64::try_from(now.since(job.since).as_micros()).unwrap_or(u64::MAX);
         let wall_us = if cause == Cause::KeeperGone { ran } else { wall_us };
         // What a client is told by its answer, it alone needs to know; a job by hand has no client.
-        let its_clients = matches!(cause, Cause::ExecFailed(_)) && !job.by_hand;
+        let its_clients = matches!(cause, Cause::ExecFailed(_)) && !job.by_hand && !job.service;
         let oom = usage.is_some_and(|usage| usage.oom_kills > 0) && exit != Some(Exit::Code(0));
         let quiet = (cause.is_ordinary() || its_clients) && !oom;
         let level = if quiet { Level::Info } else { Level::Warn };

@@ -4,12 +4,12 @@ use std::{rc::Rc, time::Duration};
 
 use super::Init;
 use crate::{
-    base::{Exit, JobId, Name, RequestId, Tick},
+    base::{Exit, JobId, Name, RequestId, Signal, Tick},
     core::{
         Action, Level, Phase, Source,
-        service::{Do, RunConfig, ServicesConfig},
+        service::{Do, RunConfig, ServicesConfig, Stop},
     },
-    proto::{Cause, Happening, Notice, Order, Reply, ServiceInfo, Who},
+    proto::{Cause, Happening, Notice, Order, Reply, ServiceInfo, ServiceState, Who},
 };
 
 impl Init {
@@ -19,7 +19,7 @@ impl Init {
     }
 
     pub(super) fn begin_services(&mut self, now: Tick, orders: &mut Vec<Action>) {
-        self.with_services(now, orders, |services, todo| services.advance(now, todo));
+        self.with_services(now, orders, |services, todo| services.begin(now, todo));
     }
 
     /// Lets services decide, and does what they want until they want nothing more.
@@ -48,15 +48,15 @@ impl Init {
                 orders.push(Action::Tell { job, order: Order::Stop { cause, grace_ms, asked: grace.is_some() } });
             }
             Do::Hook(words, env) => {
-                self.begin_run(now, Rc::new(RunConfig { env, ..RunConfig::new(words) }), None, orders);
+                // A shutdown has it finish what it has to tell: its own signal does nothing, and SIGKILL comes after its grace.
+                let stop = Stop { signal: Signal::CONT, ..RunConfig::new(Vec::new()).stop };
+                self.begin_run(now, Rc::new(RunConfig { env, stop, ..RunConfig::new(words) }), None, orders);
             }
-            Do::Tell { name, state, cause, next } => {
-                let level = match &cause {
-                    Some(cause) if !cause.is_ordinary() || next.is_some() => Level::Warn,
-                    Some(_) | None => Level::Info,
-                };
+            Do::Tell { name, state, exit, cause, next } => {
+                let bad = matches!(state, ServiceState::Failed | ServiceState::Backoff);
+                let level = if bad { Level::Warn } else { Level::Info };
                 let next_ms = next.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-                orders.push(Action::Note(level, Happening::Service { name, state, cause, next_ms }));
+                orders.push(Action::Note(level, Happening::Service { name, state, exit, cause, next_ms }));
             }
             Do::Answer(to, None) => orders.push(Action::Answer { to, reply: Reply::Done, last: true }),
             Do::Answer(to, Some(reason)) => {

@@ -355,6 +355,49 @@ fn who_needs_it_ends_before_it_and_comes_back_with_it() {
 }
 
 #[test]
+fn who_uses_a_mount_whose_server_dies_starts_again_with_it() {
+    let mut bench =
+        Bench::new(vec![mount("gcs"), after(service("ray"), &[("gcs", Condition::Ready)]), service("other")]);
+    bench.ready("gcs");
+    bench.ready("ray");
+    bench.said();
+    bench.ended("gcs", BAD);
+    assert_eq!(bench.said(), ["gcs backoff 1000", "end ray"]);
+    bench.ended("ray", GOOD);
+    bench.tick(1000);
+    bench.ready("gcs");
+    assert_eq!(bench.said(), ["run gcs", "gcs ready", "run ray"]);
+}
+
+#[test]
+fn who_was_to_say_when_it_is_ready_and_ended_before_has_failed() {
+    for (ready, state) in
+        [(Ready::Started, State::Succeeded), (Ready::Notify, State::Failed), (Ready::Healthy, State::Failed)]
+    {
+        let mut config = ServiceConfig { restart: Restart::Never, ..service("x") };
+        Rc::make_mut(&mut config.run).ready = ready;
+        let mut bench = Bench::new(vec![config]);
+        bench.ended("x", GOOD);
+        assert_eq!(bench.state("x"), state, "{ready:?}");
+    }
+}
+
+#[test]
+fn a_restart_has_what_it_needs_tried_again() {
+    let never = ServiceConfig { restart: Restart::Never, ..service("db") };
+    let mut bench = Bench::new(vec![never, after(service("app"), &[("db", Condition::Ready)])]);
+    bench.ready("db");
+    bench.ready("app");
+    bench.ended("db", BAD);
+    bench.said();
+    bench.restart("app");
+    bench.ended("app", GOOD);
+    bench.ready("db");
+    bench.ready("app");
+    assert_eq!(bench.said(), ["run db", "end app", "db ready", "run app", "app ready", "done"]);
+}
+
+#[test]
 fn mounts_outlive_a_shutdown_until_they_are_told() {
     let mut bench = Bench::new(vec![mount("gcs"), after(service("ray"), &[("gcs", Condition::Ready)])]);
     bench.ready("gcs");
