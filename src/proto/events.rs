@@ -130,11 +130,10 @@ impl fmt::Display for Happening {
             }
             Happening::Service { name, state, exit, cause, next_ms } => {
                 write!(f, "{name}: {}", state.word())?;
-                if let Some(exit) = exit {
-                    write!(f, ": {exit}")?;
-                }
-                if let Some(cause) = cause {
-                    write!(f, ": {cause}")?;
+                match (exit, cause) {
+                    (Some(exit), Some(cause)) => write!(f, ": {exit}, {cause}")?,
+                    (None, Some(cause)) => write!(f, ": {cause}")?,
+                    (_, None) => {}
                 }
                 match next_ms {
                     Some(ms) => write!(f, "; next try in {}.{} s", ms / 1000, ms / 100 % 10),
