@@ -46,7 +46,8 @@
 //!
 //! Open, stat or change to anything outside the control directory and `/proc/self`; wait for an exec; write
 //! to a descriptor that may be full; walk through `/proc`; start a thread. A path on a dead volume blocks for ever.
-//! At its start, before there is anything to answer for, it checks its control directory. What it reads later is in
+//! At its start, before there is anything to answer for, it checks its control directory and reads its configuration file;
+//! for a reload a helper does. What it reads later is in
 //! the kernel's own memory: `/proc/PID/comm` of who sent it a signal, its memory group's count of OOM kills
 //! when main was killed, `/proc/meminfo` while volumes take long to sync, and at its end `/proc/self/mountinfo`.
 

@@ -22,7 +22,7 @@ use lastout::{
     base::{Exit, JobId, Pid, Signal},
     core::{
         Source,
-        service::{Check, Health, Limits, Log, Ready, RunConfig, Stop, StopTo},
+        service::{Check, Health, Ready, RunConfig, Stop, StopTo},
     },
     keeper,
     proto::{Cause, Notice, Order, Record},
@@ -45,21 +45,7 @@ const FOR_EVER: Duration = Duration::from_secs(600);
 
 /// A service `sh -c SCRIPT`.
 fn service(script: &str) -> RunConfig {
-    RunConfig {
-        setup: Vec::new(),
-        setup_timeout: FOR_EVER,
-        command: shell(script),
-        mount: None,
-        cwd: None,
-        env: Vec::new(),
-        ready: Ready::Started,
-        start_timeout: None,
-        health: None,
-        watchdog: None,
-        stop: Stop { signal: Signal::TERM, to: StopTo::Tree, grace: None },
-        log: Log::default(),
-        limits: Limits::default(),
-    }
+    RunConfig { setup_timeout: FOR_EVER, ..RunConfig::new(shell(script)) }
 }
 
 fn shell(script: &str) -> Vec<String> {

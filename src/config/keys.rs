@@ -24,7 +24,8 @@ keys! {
         /// Jobs at once; the rest is queued in order.
         max_jobs: Option<Whole<1, 1_000_000>> = (absent "`--max-jobs`, or all"),
         /// Environment of services and jobs. `{cpus}` is the CPUs that the container may use, rounded down, at least 1;
-        /// `{memory}` is its memory limit in bytes; `{{` is a brace.
+        /// `{memory}` is its memory limit in bytes; `{{` is a brace. A reload
+        /// gives them to what starts from then on.
         export: Named<Variable, Template> = {},
         /// Services, by their names.
         service: Named<Name, Service> = {},

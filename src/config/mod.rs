@@ -19,6 +19,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use schema::schema;
+pub use value::PLACEHOLDERS;
 
 use crate::{base::sort_unique, core::service::ServicesConfig};
 use table::Value;

@@ -451,7 +451,7 @@ impl ItemName for Variable {
 }
 
 /// What a variable of `export` may have in it, and what that becomes.
-pub(super) const PLACEHOLDERS: [&str; 2] = ["cpus", "memory"];
+pub const PLACEHOLDERS: [&str; 2] = ["cpus", "memory"];
 
 /// A text with placeholders.
 #[derive(Debug)]

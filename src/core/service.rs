@@ -541,7 +541,9 @@ impl Services {
         grace: Option<Duration>,
         orders: &mut Vec<Do>,
     ) -> Option<JobId> {
-        self.end(now, name, cause, grace, false, orders)
+        let job = self.ask_to_end(now, name, cause, grace, false, orders);
+        self.advance(now, orders);
+        job
     }
 
     /// Ends it and all that need it, and starts them again. `to` is answered when it is ready, or cannot be.
@@ -561,26 +563,13 @@ impl Services {
                 service.try_again(now);
             }
         }
-        if self.end(now, name, cause, None, true, orders).is_none() {
+        if self.ask_to_end(now, name, cause, None, true, orders).is_none() {
             return self.start(now, name, to, orders);
         }
+        self.advance(now, orders);
         if let Some(service) = self.list.iter_mut().find(|service| service.config.name == *name) {
             service.waiting.extend(to);
         }
-    }
-
-    fn end(
-        &mut self,
-        now: Tick,
-        name: &Name,
-        cause: &Cause,
-        grace: Option<Duration>,
-        again: bool,
-        orders: &mut Vec<Do>,
-    ) -> Option<JobId> {
-        let job = self.ask_to_end(now, name, cause, grace, again, orders);
-        self.advance(now, orders);
-        job
     }
 
     fn ask_to_end(

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::{control::Control, parse_config, read_config};
+use super::{control::Control, parse_config, parse_with, read_config};
 use crate::{
     base::{GRACE, Map, Pid, Process, Set, Subject},
+    config::PLACEHOLDERS,
     core::{Ending, Event, Stuck},
     inspect, keeper,
     proto::{Leftover, Record, Reply},
@@ -101,9 +102,13 @@ impl Helper {
                 parse(&bytes).unwrap_or_else(|| vec!["cannot tell who holds volumes: the helper died".into()]),
             ),
             Question::Config(path) => Event::Reloaded(
-                parse::<Result<String, String>>(&bytes)
+                parse::<Result<(String, [Option<String>; 2]), String>>(&bytes)
                     .unwrap_or_else(|| Err("the helper that reads it died".into()))
-                    .and_then(|text| parse_config(&path, text.as_bytes())),
+                    .and_then(|(text, exports)| {
+                        let known = || PLACEHOLDERS.iter().zip(&exports);
+                        let export = |name: &str| known().find(|(known, _)| **known == name)?.1.clone();
+                        parse_with(&path, text.as_bytes(), &export)
+                    }),
             ),
             Question::Sync(volume) => {
                 let died = || Some(format!("{volume} was not synced: the helper died"));
@@ -165,7 +170,8 @@ pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pi
 pub(super) fn config(original: &Original, cwd: &Path, path: &Path) -> io::Result<(Pid, Helper)> {
     ask(original, "lastout-config", Question::Config(path.into()), || {
         let text = read_config(&cwd.join(path))?;
-        parse_config(path, &text).map(|_| String::from_utf8_lossy(&text).into_owned())
+        let exports = PLACEHOLDERS.map(inspect::export);
+        parse_config(path, &text).map(|_| (String::from_utf8_lossy(&text).into_owned(), exports))
     })
 }
 

@@ -122,8 +122,14 @@ pub fn read_config(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// What the configuration file says, or everything that is wrong with it, a line each.
+/// Looks at the container's limits, so not for the loop.
 pub fn parse_config(path: &Path, text: &[u8]) -> Result<ServicesConfig, String> {
-    config::parse_bytes(text, &inspect::export).map_err(|problems| {
+    parse_with(path, text, &inspect::export)
+}
+
+/// The same, with what the placeholders stand for: looks at nothing.
+fn parse_with(path: &Path, text: &[u8], exports: &dyn Fn(&str) -> Option<String>) -> Result<ServicesConfig, String> {
+    config::parse_bytes(text, exports).map_err(|problems| {
         let lines = problems.iter().map(|problem| format!("{}:{problem}", path.display()));
         lines.collect::<Vec<_>>().join("\n")
     })

@@ -7,7 +7,7 @@ use crate::{
     base::{Errno, ExecFailure, ProcId, Process, Signal},
     core::{
         Job, JobConfig, JobEvent,
-        service::{Format, Health, Limits, Log, Sink, Stop, StopTo},
+        service::{Health, Stop, StopTo},
     },
     proto::Order,
 };
@@ -33,21 +33,8 @@ fn words(text: &str) -> Vec<String> {
 }
 
 fn config() -> RunConfig {
-    RunConfig {
-        setup: Vec::new(),
-        setup_timeout: s(60),
-        command: words("serve"),
-        mount: None,
-        cwd: None,
-        env: Vec::new(),
-        ready: Ready::Started,
-        start_timeout: None,
-        health: None,
-        watchdog: None,
-        stop: Stop { signal: Signal::INT, to: StopTo::Tree, grace: Some(s(5)) },
-        log: Log { sink: Sink::Inherit, format: Format::Raw },
-        limits: Limits::default(),
-    }
+    let stop = Stop { signal: Signal::INT, to: StopTo::Tree, grace: Some(s(5)) };
+    RunConfig { setup_timeout: s(60), stop, ..RunConfig::new(words("serve")) }
 }
 
 fn health() -> Option<Health> {
