@@ -69,6 +69,20 @@ fn hooks_run_with_the_record_in_their_environment() {
 }
 
 #[test]
+fn what_a_hook_has_to_tell_is_told_though_everything_stops() {
+    // It goes on only when the stop has begun.
+    let (code, out, err) = to_its_end(
+        "[service.it]\ncommand = 'until [ -e @/up ]; do sleep 0.01; done; exit 4'\nrestart = 'never'\ncritical = true
+        on_failure = 'until [ -e @/stopping ]; do sleep 0.01; done; echo told'
+        [service.hold]
+        command = '''trap 'touch @/stopping; exit 0' TERM; touch @/up; while :; do sleep 600 & wait $!; done'''",
+        &[],
+    );
+    assert_eq!((code, out.as_str()), (4, "told\n"), "{err}");
+    assert!(err.contains("it: failed: exit code 4"), "{err}");
+}
+
+#[test]
 fn what_a_killed_keeper_leaves_is_ended_and_the_service_started_again() {
     let services = Supervised::begin(
         "[service.it]\ncommand = '(setsid sleep 600 &); exec sleep 600'\nbackoff = { initial = '10ms' }\nlog = { format = 'prefix' }
