@@ -83,7 +83,9 @@ impl Ending {
     }
 
     fn request(&self, process: &Process) -> Signal {
-        let it = |group: Pgid| group.get() == process.group && self.alone.is_none_or(|alone| alone == process.id.pid);
+        // The command may not have made its group yet.
+        let member = |group: i32| [process.group, process.id.pid.get()].contains(&group);
+        let it = |group: Pgid| member(group.get()) && self.alone.is_none_or(|alone| alone == process.id.pid);
         let other = self.other.filter(|(group, _)| it(*group));
         other.map_or(Signal::TERM, |(_, signal)| signal)
     }
