@@ -337,47 +337,6 @@ fn a_table_has_one_line_a_job_and_nothing_that_a_terminal_obeys() {
 }
 
 #[test]
-fn signals_reach_a_job_by_kill_and_through_its_client() {
-    let init = Init::start(As::Subreaper, &[]);
-    let script = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done";
-    for through_client in [false, true] {
-        let mut client = init
-            .client(&["exec", "--name", "x", "--", "sh", "-c", script])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let got = lines(client.stdout.take().unwrap());
-        assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "ready");
-        if through_client {
-            run("kill", &["-USR1", &client.id().to_string()]);
-        } else {
-            init.must(&["kill", "-s", "USR1", "x"]);
-        }
-        assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "got");
-        assert_eq!(status(wait(&mut client)), 5);
-    }
-}
-
-#[test]
-fn every_real_time_signal_reaches_a_job() {
-    let init = Init::start(As::Subreaper, &[]);
-    let script = "use POSIX; $| = 1; \
-        for my $n (34..64) { sigaction($n, POSIX::SigAction->new(sub { syswrite STDOUT, qq($n\n) })) } \
-        syswrite STDOUT, qq(ready\n); sleep 1000 while 1";
-    let mut client =
-        init.client(&["exec", "--name", "x", "--", "perl", "-e", script]).stdout(Stdio::piped()).spawn().unwrap();
-    let got = lines(client.stdout.take().unwrap());
-    assert_eq!(got.recv_timeout(PATIENCE).unwrap(), "ready");
-    for (name, number) in [("RTMIN", 34), ("RTMIN+1", 35), ("34", 34), ("RTMAX", 64)] {
-        init.must(&["kill", "-s", name, "x"]);
-        assert_eq!(got.recv_timeout(PATIENCE).unwrap(), number.to_string(), "{name}");
-    }
-    init.must(&["stop", "x"]);
-    assert_eq!(status(wait(&mut client)), 143);
-}
-
-#[test]
 fn exec_waits_for_an_init_that_is_not_up_yet() {
     let scratch = scratch();
     let control = scratch.path().join("c");

@@ -19,6 +19,7 @@ mod limits;
 mod logger;
 mod personas;
 mod services;
+mod signals;
 mod stuck;
 mod support;
 mod trees;

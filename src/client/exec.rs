@@ -1,6 +1,10 @@
 //! `lastout exec`.
 
-use std::{io::Write, os::fd::AsFd, time::Duration};
+use std::{
+    io::Write,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 
@@ -24,6 +28,12 @@ use crate::{
 const TIMED_OUT: u8 = 124;
 /// Signals that a client passes on to its job.
 const PASSED_ON: [Signal; 6] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+/// The same signal sooner than this is the same wish: timeout(1) signals its child, and then its whole group.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So long a client that was asked to go waits for whoever is to read the job's last words,
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// and so long for the init to say that there is a job at all.
+const NO_JOB: Duration = Duration::from_secs(2);
 
 /// What `lastout exec` was asked for.
 #[derive(Clone, Debug)]
@@ -60,7 +70,7 @@ pub fn exec(exec: &Exec, original: &Original) -> Outcome {
         detach: request.detach,
         job: None,
         started: false,
-        last_signal: None,
+        asked: None,
         pending: Vec::new(),
     }
     .run()
@@ -74,7 +84,8 @@ struct Client<'a> {
     detach: bool,
     job: Option<JobId>,
     started: bool,
-    last_signal: Option<Signal>,
+    /// By which signal it was asked to go, and since when.
+    asked: Option<(Signal, Instant)>,
     /// Signals for a job that has not started.
     pending: Vec<Signal>,
 }
@@ -134,6 +145,10 @@ impl Client<'_> {
             if let Some(code) = self.take_signals(signalled)? {
                 return Ok(code);
             }
+            // Our request goes with us.
+            if let (Some(Duration::ZERO), Some((signal, _))) = (self.patience(), self.asked) {
+                return Ok(128 + signal.get() as u8);
+            }
         }
     }
 
@@ -151,7 +166,7 @@ impl Client<'_> {
         let first = fds.len();
         let pumps = || self.outputs.iter().chain(&self.stdin);
         fds.extend(pumps().filter_map(Pump::interest));
-        let all = wait_any(&fds, None)?;
+        let all = wait_any(&fds, self.patience())?;
         let mut ready = all[first..].iter();
         for pump in &mut self.outputs {
             if pump.interest().is_some() && ready.next() == Some(&true) {
@@ -168,13 +183,22 @@ impl Client<'_> {
         Ok((Ready::of(&all[1..first]), all[0]))
     }
 
+    /// How long to wait for a job that nobody has told us of, if we were asked to go.
+    fn patience(&self) -> Option<Duration> {
+        let (_, since) = self.asked.filter(|_| self.job.is_none())?;
+        Some(NO_JOB.saturating_sub(since.elapsed()))
+    }
+
     /// The tree has ended, so nobody writes any more: passes on what is in the FIFOs. Waits for whoever reads
-    /// our output, unless somebody has sent us a signal: then we are wanted gone.
+    /// our output; not for ever, once somebody has asked us to go.
     fn drain(&mut self) -> anyhow::Result<()> {
         self.stdin = None;
+        let ended = Instant::now();
         loop {
-            if self.signals.next().is_some() {
-                self.last_signal = Some(Signal::TERM);
+            while let Some(arrived) = self.signals.next() {
+                if is_again(&mut self.asked, arrived.signal, Instant::now()) {
+                    return Ok(());
+                }
             }
             let mut fds: Vec<_> = self.outputs.iter().filter_map(Pump::interest).collect();
             if fds.is_empty() {
@@ -184,9 +208,10 @@ impl Client<'_> {
             fds.push((self.signals.fd().as_fd(), Interest::Read));
             // A target without room is waited for; a source without bytes is empty for good.
             let idle = self.outputs.iter().all(|pump| pump.has_ended() || pump.is_idle());
-            let patient = !idle && self.last_signal.is_none();
-            let ready = wait_any(&fds, (!patient).then_some(Duration::ZERO))?;
-            if !patient && !ready[..streams].contains(&true) {
+            let limit = self.asked.map(|(_, since)| LAST_WORDS.saturating_sub(since.max(ended).elapsed()));
+            let patience = if idle { Some(Duration::ZERO) } else { limit };
+            let ready = wait_any(&fds, patience)?;
+            if patience == Some(Duration::ZERO) && !ready[..streams].contains(&true) {
                 return Ok(());
             }
             let mut ready = ready[..streams].iter().copied();
@@ -198,12 +223,12 @@ impl Client<'_> {
         }
     }
 
-    /// A signal goes to the job, as soon as it has started; the same signal again, and the client goes: then
-    /// the job's tree ends too. A job in the queue is taken out of it.
+    /// A signal goes to the job, as soon as it has started, and we stay until that has ended; the same signal again,
+    /// and the client goes: then the job's tree ends too. A job in the queue is taken out of it.
     fn take_signals(&mut self, arrived: bool) -> anyhow::Result<Option<u8>> {
         while let Some(arrived) = arrived.then(|| self.signals.next()).flatten() {
             let signal = arrived.signal;
-            let again = self.last_signal.replace(signal) == Some(signal);
+            let again = is_again(&mut self.asked, signal, Instant::now());
             let queued = self.job.filter(|_| !self.started);
             if let Some(job) = queued {
                 self.session.connection.send(&Line::Stop(None, JobRef::Id(job), None, super::who("exec")))?;
@@ -219,6 +244,20 @@ impl Client<'_> {
             }
         }
         Ok(None)
+    }
+}
+
+/// Whether a signal that asks us to go has asked before, and not only a moment ago. SIGUSR1 and SIGUSR2 never do.
+fn is_again(asked: &mut Option<(Signal, Instant)>, signal: Signal, now: Instant) -> bool {
+    if [Signal::USR1, Signal::USR2].contains(&signal) {
+        return false;
+    }
+    match *asked {
+        Some((before, since)) if before == signal => now.duration_since(since) >= AGAIN,
+        Some(_) | None => {
+            *asked = Some((signal, now));
+            false
+        }
     }
 }
 
@@ -271,5 +310,36 @@ fn conclude(reply: &Reply) -> u8 {
         (Cause::Timeout, _) => TIMED_OUT,
         (_, Some(exit)) => exit.status(),
         (_, None) => FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_signal_after_a_while_is_a_second_wish() {
+        let begin = Instant::now();
+        let mut asked = None;
+        let mut again = |signal, ms| is_again(&mut asked, signal, begin + Duration::from_millis(ms));
+        let rows = [
+            (Signal::TERM, 0, false),
+            // timeout(1), once more to its group.
+            (Signal::TERM, 1, false),
+            (Signal::TERM, 999, false),
+            // Since the first one: who repeats himself all the time is heard.
+            (Signal::TERM, 1000, true),
+            // Another one is another wish.
+            (Signal::INT, 1500, false),
+            (Signal::TERM, 1600, false),
+            (Signal::TERM, 2600, true),
+            // These are for the job.
+            (Signal::USR1, 3000, false),
+            (Signal::USR1, 5000, false),
+            (Signal::TERM, 5000, true),
+        ];
+        for (signal, ms, expected) in rows {
+            assert_eq!(again(signal, ms), expected, "{signal} at {ms}");
+        }
     }
 }
