@@ -517,6 +517,26 @@ fn a_bug_with_a_full_standard_error_is_survived() {
     assert_eq!(end_of(&mut init), Some(6));
 }
 
+/// It is a copy of the init, and must not go on as one.
+#[test]
+fn a_bug_in_a_keeper_ends_that_keeper_and_nothing_else() {
+    let scratch = scratch();
+    let main = r#"open my $f, ">", "$ARGV[0]/main"; $SIG{USR1} = sub { exit 6 }; sleep 1 while 1"#;
+    let mut init = start_buggy(scratch.path(), &[], "keeper", main);
+    let said = lines(init.stderr.take().unwrap());
+    let control = scratch.path().join("control");
+    for _ in 0..2 {
+        let job = lastout(&["exec", "--control", control.to_str().unwrap(), "--", "true"]).output().unwrap();
+        assert_eq!(job.status.code(), Some(125), "{}", both(&job));
+    }
+    until("main to be alone", || (children(init.id() as i32).len() == 1).then_some(()));
+    run("kill", &["-USR1", &init.id().to_string()]);
+    assert_eq!(end_of(&mut init), Some(6));
+    let said: Vec<String> = said.iter().collect();
+    assert_eq!(said.iter().filter(|line| line.contains("ordered by the test")).count(), 2, "{said:#?}");
+    assert!(!said.iter().any(|line| line.contains("bare init")), "{said:#?}");
+}
+
 #[test]
 fn no_bug_loses_the_code_of_a_main_that_has_ended() {
     let main = r#"open my $f, ">", "$ARGV[0]/main"; $SIG{TERM} = sub { exit 5 }; sleep 1 while 1"#;

@@ -12,7 +12,7 @@ use std::{
 use lastout::{
     core::service::{Format, Log, Sink},
     keeper::logger::{self, Finished, Logger},
-    sys::{fd, signals, spawn, wait},
+    sys::{fd, process, signals, spawn, wait},
 };
 
 use crate::support::*;
@@ -23,7 +23,10 @@ fn in_keeper(what: impl FnOnce()) {
     let pid = spawn::fork_child(|| {
         // Its panics are this process's own.
         let path = said(std::process::id());
-        std::panic::set_hook(Box::new(move |panic| drop(fs::write(&path, panic.to_string()))));
+        std::panic::set_hook(Box::new(move |panic| {
+            let _ = fs::write(&path, panic.to_string());
+            process::exit_now(125)
+        }));
         what();
         fs::write(said(std::process::id()), "done").unwrap();
         0

@@ -26,8 +26,6 @@ pub(super) fn start(level: LevelFilter) {
     log::set_max_level(asked.parse().unwrap_or(level));
     // Only a second logger could fail, and there is none.
     let _ = log::set_logger(&LINES);
-    // The hook that Rust brings would wait for room on standard error.
-    std::panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
     if !asked.is_empty() && asked.parse::<LevelFilter>().is_err() {
         log::warn!("{VARIABLE}={asked}: use error, warn, info, debug, trace or off");
     }

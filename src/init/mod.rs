@@ -10,7 +10,6 @@ mod voice;
 
 use std::{
     ffi::{CString, OsString},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,7 +24,11 @@ use crate::{
     config,
     core::service::ServicesConfig,
     inspect,
-    sys::{memory, process, start::Original, tty},
+    sys::{
+        memory, process,
+        start::{self, Original},
+        tty,
+    },
 };
 
 /// Which volumes are synced before the init leaves.
@@ -82,8 +85,6 @@ impl Plan {
 
 /// Is the init, until everything has ended. Answers with the exit code.
 pub fn run(plan: Plan, mut original: Original) -> u8 {
-    // The standard library's words would wait for room on standard error.
-    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     memory::make_ready();
     original.reap_children();
     if let Err(reason) = settle_with_parent(&plan) {
@@ -93,27 +94,28 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
     // The kernel tells a session's leader that it has lost its terminal, once: that is not main's.
     let leaves = plan.manner.place == Place::Session && tty::leave();
     let swallowed = if leaves { vec![Signal::HUP, Signal::CONT] } else { Vec::new() };
-    let mut turn = match turn::Turn::new(&plan, &original, swallowed) {
+    // It is needed for as long as this process lives, and after a panic, too.
+    let plan: &Plan = Box::leak(Box::new(plan));
+    let mut turn = match turn::Turn::new(plan, &original, swallowed) {
         Ok(turn) => turn,
         Err(reason) => {
             log::error!("{reason}");
             return plan.failure();
         }
     };
-    // The loop's state outlives a panic: keepers must not see their links close.
-    let why = match catch_unwind(AssertUnwindSafe(|| turn.run())) {
-        Ok(turn::End::Over(code)) => {
+    // A panic goes no further than its hook, so the loop's state lives on: keepers must not see their links close.
+    let bare = turn.bare();
+    start::at_panic(|panic| {
+        log::error!("{panic}");
+        bare.go_on("a bug")
+    });
+    match turn.run() {
+        turn::End::Over(code) => {
             turn.end_log();
-            return code;
+            code
         }
-        Ok(turn::End::NoMemory) => "out of memory",
-        Err(_) => "a bug",
-    };
-    turn.hide_control();
-    log::error!("{why}: supervision has ended; going on as a bare init (jobs run on, control is gone)");
-    let code = bare::run(turn.signals(), turn.main_pid(), turn.leaving(), &plan);
-    turn.end_log();
-    code
+        turn::End::NoMemory => bare.go_on("out of memory"),
+    }
 }
 
 /// Reads the configuration file. May block.

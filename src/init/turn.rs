@@ -7,13 +7,14 @@ use std::{
     collections::VecDeque,
     fs::File,
     mem,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use super::{
-    Plan, bare,
+    Plan,
+    bare::{self, Bare},
     control::{self, Control},
     helper::Helper,
     manner::Place,
@@ -30,8 +31,7 @@ use crate::{
         link::{Link, Received},
         memory,
         outlet::Outlet,
-        pidfd,
-        poll::{Interest, Poller, wait_any},
+        poll::Poller,
         process,
         signals::Signals,
         spawn,
@@ -68,18 +68,20 @@ pub(super) enum End {
 /// The init's descriptors and its decisions.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
-    plan: &'a Plan,
+    /// What outlives a panic.
+    bare: &'static Bare,
+    plan: &'static Plan,
     original: &'a Original,
     core: Init,
     poller: Poller,
-    signals: Signals,
+    signals: &'static Signals,
     /// Where a persona has something to say there.
     stdout: Option<Outlet>,
     terminal: Option<OwnedFd>,
     cwd: PathBuf,
     /// Read when the first job comes.
     ignored: OnceCell<Vec<Signal>>,
-    control: Option<Control>,
+    control: Option<&'static Control>,
     /// Our original standard output and error, where services write.
     streams: Option<[OwnedFd; 2]>,
     /// What the configuration file adds to every environment but main's.
@@ -135,7 +137,7 @@ pub(super) fn entries(export: &[(String, String)]) -> Vec<Vec<u8>> {
 
 impl<'a> Turn<'a> {
     /// Everything that can fail, before anything runs.
-    pub(super) fn new(plan: &'a Plan, original: &'a Original, swallowed: Vec<Signal>) -> Result<Turn<'a>, String> {
+    pub(super) fn new(plan: &'static Plan, original: &'a Original, swallowed: Vec<Signal>) -> Result<Turn<'a>, String> {
         let failed = |what: &str| {
             let what = what.to_string();
             move |error: std::io::Error| format!("cannot {what}: {}", crate::sys::errno(&error))
@@ -175,12 +177,14 @@ impl<'a> Turn<'a> {
         if let Some(control) = &control {
             poller.add(&control.fifo, Token::Control.pack()).map_err(failed("wait for the control FIFO"))?;
         }
+        let bare = Bare::new(plan, signals, control);
         Ok(Turn {
+            bare,
             plan,
             original,
             core,
             poller,
-            signals,
+            signals: &bare.signals,
             terminal: match manner.place {
                 Place::Group => tty::foreground_terminal(false),
                 Place::GroupOfTerminal => tty::foreground_terminal(true),
@@ -195,7 +199,7 @@ impl<'a> Turn<'a> {
             },
             cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             ignored: OnceCell::new(),
-            control,
+            control: bare.control.as_ref(),
             streams: match plan.config {
                 Some(_) => Some(streams().map_err(failed("keep standard output for services"))?),
                 None => None,
@@ -227,28 +231,18 @@ impl<'a> Turn<'a> {
         })
     }
 
-    pub(super) fn signals(&self) -> &Signals {
-        &self.signals
+    pub(super) fn bare(&self) -> &'static Bare {
+        self.bare
     }
 
-    pub(super) fn main_pid(&self) -> Option<Pid> {
-        self.core.main_pid().filter(|_| self.main_exit.is_none())
-    }
-
-    /// The exit code, if it has begun to leave or was about to.
-    pub(super) fn leaving(&self) -> Option<u8> {
-        match self.main_exit.filter(|_| self.core.main_pid().is_some()) {
+    /// What a bare init would go by, should the next thing be a panic.
+    fn remember(&self) {
+        let main = self.core.main_pid();
+        let leaving = match self.main_exit.filter(|_| main.is_some()) {
             Some(exit) => Some(bare::remapped(exit, &self.plan.remap)),
             None => (self.core.phase() != Phase::Running).then(|| self.core.exit_code()),
-        }
-    }
-
-    /// Nobody reads the FIFO any more: new clients are not to find it. It stays open, because its end would
-    /// tell the clients of running jobs that the init has died.
-    pub(super) fn hide_control(&self) {
-        if let Some(control) = &self.control {
-            control.hide();
-        }
+        };
+        self.bare.note(main.filter(|_| self.main_exit.is_none()), leaving, self.writer);
     }
 
     /// Turns until it is over.
@@ -310,6 +304,7 @@ impl<'a> Turn<'a> {
             let voice = self.plan.manner.voice.as_ref().filter(|_| self.core.phase() == Phase::Running);
             let told = voice.map(|voice| (voice, event.clone()));
             self.core.step(clock::now(), event, &mut orders);
+            self.remember();
             if let Some((voice, event)) = told {
                 self.tell(voice, &event, &mut orders);
             }
@@ -341,7 +336,7 @@ impl<'a> Turn<'a> {
             log::warn!("cannot change to /: {error}");
         }
         let mut own = vec![self.poller.fd().as_raw_fd(), self.signals.fd().as_raw_fd()];
-        own.extend(self.control.iter().flat_map(Control::fds));
+        own.extend(self.control.into_iter().flat_map(Control::fds));
         own.extend(self.main.iter().map(|main| main.outcome.as_raw_fd()));
         own.extend(self.streams.iter().flatten().map(AsRawFd::as_raw_fd));
         own.extend(self.keepers.values().map(|keeper| keeper.link.fd().as_raw_fd()));
@@ -357,13 +352,8 @@ impl<'a> Turn<'a> {
 
     /// Waits until the log is written, the last thing of all.
     pub(super) fn end_log(&mut self) {
-        let Some(writer) = self.writer.take() else { return };
-        stderr::hang_up();
         // Whoever gives up leaves the writer behind, too.
-        let patience = self.core.has_given_up().then_some(LOG_PATIENCE);
-        if let Ok(end) = pidfd::open(writer) {
-            let _ = wait_any(&[(end.as_fd(), Interest::Read)], patience);
-        }
+        bare::end_log(self.writer.take(), self.core.has_given_up().then_some(LOG_PATIENCE));
     }
 
     fn take(&mut self, token: Token) {
@@ -439,6 +429,7 @@ impl<'a> Turn<'a> {
     fn ended(&mut self, pid: Pid, exit: Exit, usage: Usage) {
         if self.core.main_pid() == Some(pid) {
             self.main_exit = Some(exit);
+            self.remember();
             if cfg!(debug_assertions) && std::env::var_os("LASTOUT_TEST_PANIC").is_some_and(|when| when == "end") {
                 panic!("ordered by the test");
             }
@@ -520,7 +511,7 @@ impl<'a> Turn<'a> {
     }
 
     fn take_lines(&mut self) {
-        let Some(control) = &self.control else { return };
+        let Some(control) = self.control else { return };
         let mut buffer = [0; FIFO_BUFFER];
         let Ok(Some(count)) = fd::read(&control.fifo, &mut buffer) else { return };
         let facts = &mut self.facts;

@@ -12,7 +12,6 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +20,13 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
-use super::{fd, interpreter, limits::Limits, memory, process, start::Original, tty};
+use super::{
+    fd, interpreter,
+    limits::Limits,
+    memory, process,
+    start::{self, Original},
+    tty,
+};
 use crate::base::{Errno, ExecFailure, Pid, Signal};
 
 /// `_PATH_BSHELL`.
@@ -39,7 +44,10 @@ pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     memory::after_fork();
     match forked? {
         ForkResult::Parent { child } => Pid::new(child.as_raw()).ok_or_else(io::Error::last_os_error),
-        ForkResult::Child => process::exit_now(catch_unwind(AssertUnwindSafe(body)).unwrap_or(125)),
+        ForkResult::Child => {
+            start::end_at_panic();
+            process::exit_now(body())
+        }
     }
 }
 
@@ -53,8 +61,8 @@ pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     let child = Box::new(move || {
         // Nobody else is here, whatever a test's other threads were about.
         memory::after_fork();
-        let body = body.take().map(AssertUnwindSafe);
-        process::exit_now(catch_unwind(|| body.map_or(125, |body| (body.0)())).unwrap_or(125))
+        start::end_at_panic();
+        process::exit_now(body.take().map_or(125, |body| body()))
     });
     let mut stack = vec![0; STACK];
     // SAFETY: as for `fork`: one thread, no flags, so parent and child share nothing; the child has its own copy of the

@@ -2,10 +2,15 @@
 
 use std::{
     ffi::{CStr, OsStr, OsString},
+    io::Write,
     os::{fd::RawFd, unix::ffi::OsStrExt},
+    panic::{PanicHookInfo, set_hook},
 };
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+
+use super::{process, stderr::Stderr};
+use crate::base::plain;
 
 /// What a command gets back: exactly what lastout was started with.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +34,7 @@ macro_rules! entry {
             let original = $crate::sys::start::begin();
             // SAFETY: they are what the C runtime gives to `main`.
             let words = unsafe { $crate::sys::start::arguments(argc, argv) };
-            let code = std::panic::catch_unwind(|| $run(original, words)).unwrap_or(125);
-            std::process::exit(code.into())
+            std::process::exit($run(original, words).into())
         }
     };
 }
@@ -38,10 +42,30 @@ macro_rules! entry {
 /// First thing in the program: blocks every signal, so that none is lost and none acts before its time, and
 /// fills closed standard descriptors, so that no other file lands there.
 pub fn begin() -> Original {
+    end_at_panic();
     let mut mask = SigSet::empty();
     block_all(&mut mask);
     fill_standard_descriptors();
     Original { mask, chld_ignored: false }
+}
+
+/// From here on a panic ends this process, with 125 and a line that never waits. The program does not unwind: what
+/// that takes would be a tenth of it. (Tests do, and what they fork must not.)
+pub(super) fn end_at_panic() {
+    set_hook(Box::new(|panic| {
+        let _ = Stderr::new().write(format!("lastout: error: {}\n", words(panic)).as_bytes());
+        process::exit_now(125)
+    }));
+}
+
+/// For the init: what is done instead from here on, until there is an exit code.
+pub fn at_panic(go_on: impl Fn(&str) -> u8 + Send + Sync + 'static) {
+    set_hook(Box::new(move |panic| process::exit_now(go_on(&words(panic)))));
+}
+
+/// In one line.
+fn words(panic: &PanicHookInfo) -> String {
+    plain(&panic.to_string().replace('\n', " "))
 }
 
 /// The C library would leave out what [`every_signal`] is about, in what it blocks and in what it tells.

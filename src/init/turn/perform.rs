@@ -124,7 +124,7 @@ impl Turn<'_> {
                 self.facts.extend(self.lines.give_up().map(Event::BadLine));
             }
             Action::Release => {
-                if let Some(control) = &self.control {
+                if let Some(control) = self.control {
                     if let Some(record) = &self.main_record {
                         control.keep_record(record);
                     }
@@ -152,7 +152,7 @@ impl Turn<'_> {
     /// Keeps it, and tells those who follow. One that does not read misses some, and sees it by the numbers.
     fn note(&mut self, what: Happening) {
         if let Happening::Ended { job: Subject::Main, exit, cause, wall_us, usage, .. } = &what
-            && self.control.as_ref().is_some_and(Control::stays)
+            && self.control.is_some_and(Control::stays)
         {
             self.main_record = Some(Record {
                 command: self.plan.command.iter().map(|word| Bytes(word.as_bytes().to_vec())).collect(),
@@ -169,7 +169,7 @@ impl Turn<'_> {
         // What no keeper could count, none has written down.
         if let Happening::Ended { job: Subject::Job(job), name, exit, cause, usage: None, .. } = &what {
             let record = Record { name: name.clone(), exit: *exit, ..record(Subject::Job(*job), cause.clone()) };
-            let written = self.control.as_ref().map(|control| helper::keep_record(self.original, control, &record));
+            let written = self.control.map(|control| helper::keep_record(self.original, control, &record));
             match written {
                 Some(Ok(pid)) => drop(self.helpers.insert(pid, Helper::Other)),
                 Some(Err(error)) => log::warn!("{job}: cannot write its record: {}", crate::sys::errno(&error)),
@@ -213,7 +213,7 @@ impl Turn<'_> {
         let mut ignored = if manner.fresh_signals { signals::ignored() } else { Vec::new() };
         // dumb-init knows no real-time signals.
         ignored.retain(|signal| signal.get() < 32);
-        let mut env = self.control.as_ref().map(|control| {
+        let mut env = self.control.map(|control| {
             environment(Some(control), &[format!("{}={}", place::JOB_VARIABLE, place::MAIN).into_bytes()])
         });
         let pid_variable = Some(LISTEN_PID).filter(|name| {
@@ -271,7 +271,7 @@ impl Turn<'_> {
         name: Option<Name>,
         prune: Vec<JobId>,
     ) -> std::io::Result<Pid> {
-        let control = self.control.as_ref();
+        let control = self.control;
         let ignored = self.ignored.get_or_init(signals::ignored);
         let oom = self.oom.get_or_init(inspect::OomCounter::find).as_ref();
         let (ours, theirs) = Link::pair()?;
@@ -284,6 +284,10 @@ impl Turn<'_> {
                 // The first services begin before the init has let go of what is main's.
                 let _ = std::env::set_current_dir("/");
                 fd::detach_stdio();
+            }
+            // As in `take_signals`.
+            if cfg!(debug_assertions) && std::env::var_os("LASTOUT_TEST_PANIC").is_some_and(|who| who == "keeper") {
+                panic!("ordered by the test");
             }
             keeper::run(keeper::Start {
                 job,
@@ -317,7 +321,7 @@ impl Turn<'_> {
     }
 
     fn hold(&mut self, to: RequestId) {
-        let Some(control) = &self.control else { return };
+        let Some(control) = self.control else { return };
         let opened = match self.clients.remove(&to) {
             Some((_, file)) => Ok(file),
             None => control.reply(to),
@@ -349,7 +353,7 @@ impl Turn<'_> {
     /// An empty FIFO takes a whole reply; a client that does not read loses it.
     fn answer(&mut self, to: RequestId, reply: Reply, last: bool) {
         if !self.clients.contains_key(&to) {
-            match self.control.as_ref().map(|control| control.reply(to)) {
+            match self.control.map(|control| control.reply(to)) {
                 // Held until it is written: closed, it would tell the client that we have died.
                 Some(Ok(file)) => drop(self.clients.insert(to, (0, file))),
                 Some(Err(error)) if is_shortage(&error) => return self.later(Action::Answer { to, reply, last }),
@@ -366,7 +370,7 @@ impl Turn<'_> {
     }
 
     fn list(&mut self, to: RequestId) {
-        let Some(control) = &self.control else { return };
+        let Some(control) = self.control else { return };
         let jobs = || self.core.list(clock::now()).into_iter().map(|(info, request)| describe(control, info, request));
         let asked = self.answer_by_helper(to, || Reply::Jobs(jobs().collect()));
         self.see_to(Action::List(to), to, asked);
@@ -391,7 +395,7 @@ impl Turn<'_> {
 
     /// A long answer, to whoever may be slow to read it. `Ok(None)`: the client has gone.
     fn answer_by_helper(&self, to: RequestId, reply: impl FnOnce() -> Reply) -> std::io::Result<Option<Answering>> {
-        let Some(control) = &self.control else { return Ok(None) };
+        let Some(control) = self.control else { return Ok(None) };
         let client = match control.reply(to) {
             Ok(client) => client,
             Err(error) if is_shortage(&error) => return Err(error),
