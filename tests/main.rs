@@ -18,6 +18,7 @@ mod leave;
 mod limits;
 mod logger;
 mod personas;
+mod pid_namespace;
 mod services;
 mod signals;
 mod stuck;

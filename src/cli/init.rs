@@ -33,6 +33,8 @@ pub(super) const OPTIONS: &str = "\
       --stuck-timeout TIME
                         Not PID 1: leave with code 125 when SIGKILL has not ended something for so long [default: 60s]
       --abort-fuse      Abort the FUSE connection of a volume on which something still hangs when its time is over
+      --pid-namespace   Not PID 1: be it, in a PID namespace of its own where that is allowed, so that nothing of it
+                        outlives a SIGKILL of lastout
       --sync WHICH      Volumes to sync before leaving: auto (network and FUSE ones), all or none [default: auto]
   -h, --help            Print help
   -V, --version         Print version
@@ -70,6 +72,7 @@ impl Arguments {
                 Long("stop-timeout") => plan.stop_timeout = Some(words.read(values::duration)?),
                 Long("stuck-timeout") => plan.stuck_timeout = words.read(values::duration)?,
                 Long("abort-fuse") => plan.abort_fuse = true,
+                Long("pid-namespace") => plan.pid_namespace = true,
                 Long("sync") => plan.sync = words.read(which_volumes)?,
                 Value(program) => {
                     command.push(program);

@@ -4,6 +4,7 @@ mod bare;
 mod control;
 mod helper;
 mod manner;
+mod outer;
 mod token;
 mod turn;
 mod voice;
@@ -20,7 +21,7 @@ pub use self::{
 };
 pub use crate::core::{Forwarding, NotExecuted};
 use crate::{
-    base::Signal,
+    base::{Pid, Signal},
     config,
     core::service::ServicesConfig,
     inspect,
@@ -68,6 +69,8 @@ pub struct Plan {
     pub sync: Sync,
     /// Exit codes that become 0.
     pub remap: Vec<u8>,
+    /// Not PID 1: be it, in a PID namespace of its own.
+    pub pid_namespace: bool,
     /// Say so when an orphan is reaped.
     pub warn_reaps: bool,
     /// The signal to get when the parent ends.
@@ -86,17 +89,32 @@ impl Plan {
 /// Is the init, until everything has ended. Answers with the exit code.
 pub fn run(plan: Plan, mut original: Original) -> u8 {
     memory::make_ready();
+    // It is needed for as long as this process lives, and after a panic, too.
+    let plan: &'static Plan = Box::leak(Box::new(plan));
     original.reap_children();
-    if let Err(reason) = settle_with_parent(&plan) {
+    if let Err(reason) = settle_with_parent(plan) {
         log::error!("{reason}");
         return plan.failure();
     }
+    if plan.pid_namespace && process::me() != Pid::INIT {
+        match outer::run(|| run_init(plan, &original)) {
+            Ok(code) => return code,
+            Err(reason) => log::warn!("no PID namespace of its own ({reason}): going on as a subreaper"),
+        }
+    }
+    if let Err(reason) = become_reaper(plan) {
+        log::error!("{reason}");
+        return plan.failure();
+    }
+    run_init(plan, &original)
+}
+
+/// The init itself.
+fn run_init(plan: &'static Plan, original: &Original) -> u8 {
     // The kernel tells a session's leader that it has lost its terminal, once: that is not main's.
     let leaves = plan.manner.place == Place::Session && tty::leave();
     let swallowed = if leaves { vec![Signal::HUP, Signal::CONT] } else { Vec::new() };
-    // It is needed for as long as this process lives, and after a panic, too.
-    let plan: &Plan = Box::leak(Box::new(plan));
-    let mut turn = match turn::Turn::new(plan, &original, swallowed) {
+    let mut turn = match turn::Turn::new(plan, original, swallowed) {
         Ok(turn) => turn,
         Err(reason) => {
             log::error!("{reason}");
@@ -137,20 +155,24 @@ fn parse_with(path: &Path, text: &[u8], exports: &dyn Fn(&str) -> Option<String>
     })
 }
 
-/// Not PID 1: become the parent of every orphan below us, and end in order when our own parent dies.
+/// Not PID 1: end in order when our own parent dies.
 fn settle_with_parent(plan: &Plan) -> Result<(), String> {
-    let pid1 = process::me() == crate::base::Pid::INIT;
+    let pid1 = process::me() == Pid::INIT;
     let parent = process::parent();
     // Apptainer's starter sets SIGKILL on us: then we would die at once with it, and our children live on.
     let inherited = || process::parent_death_signal().filter(|_| !pid1 && !plan.manner.keep_parent_death);
-    if let Some(signal) = plan.parent_death.or_else(|| inherited().map(|_| Signal::TERM)) {
-        let told = process::set_parent_death_signal(signal);
-        told.map_err(|error| format!("cannot set the parent-death signal {signal}: {error}"))?;
-        if process::parent() != parent {
-            let _ = crate::sys::signals::send(process::me(), signal);
-        }
+    let Some(signal) = plan.parent_death.or_else(|| inherited().map(|_| Signal::TERM)) else { return Ok(()) };
+    let told = process::set_parent_death_signal(signal);
+    told.map_err(|error| format!("cannot set the parent-death signal {signal}: {error}"))?;
+    if process::parent() != parent {
+        let _ = crate::sys::signals::send(process::me(), signal);
     }
-    if pid1 || plan.manner.no_subreaper {
+    Ok(())
+}
+
+/// Not PID 1: become the parent of every orphan below us.
+fn become_reaper(plan: &Plan) -> Result<(), String> {
+    if process::me() == Pid::INIT || plan.manner.no_subreaper {
         return Ok(());
     }
     process::become_subreaper().map_err(|error| format!("cannot become a subreaper: {error}"))

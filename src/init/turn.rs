@@ -254,9 +254,9 @@ impl<'a> Turn<'a> {
         self.reap();
         self.until_quiet();
         let mut ready = Vec::new();
-        // A container's own memory group has been made for it, so nobody was killed in it before; but not PID 1, we
+        // A container's own memory group has been made for it, so nobody was killed in it before; but not its PID 1, we
         // are one of many. What main does first is not to wait for this count.
-        let mut has_counted = process::me() == Pid::INIT;
+        let mut has_counted = process::me() == Pid::INIT && !self.plan.pid_namespace;
         loop {
             if let Some(code) = self.code {
                 return End::Over(code);

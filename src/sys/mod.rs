@@ -13,6 +13,7 @@ pub mod limits;
 pub mod link;
 pub mod memory;
 pub mod mount;
+pub mod namespace;
 pub mod notify;
 pub mod outlet;
 pub mod pidfd;

@@ -87,6 +87,12 @@ pub fn lead_session() -> io::Result<()> {
     Ok(())
 }
 
+/// A process group that we lead, in the session that we are in.
+pub fn lead_group() -> io::Result<()> {
+    let zero = nix::unistd::Pid::from_raw(0);
+    Ok(nix::unistd::setpgid(zero, zero)?)
+}
+
 /// Has the kernel send us `signal` when our parent ends.
 pub fn set_parent_death_signal(signal: Signal) -> io::Result<()> {
     // SAFETY: no memory is involved.

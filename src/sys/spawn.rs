@@ -57,6 +57,16 @@ pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
 /// By the C library's `clone` (Rust 1.93 and later: musl 1.2.5) and not by the system call alone: it keeps its thread's
 /// id, and a child of which it does not know has its parent's. musl's `abort` would send SIGABRT there.
 pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
+    clone_child(CloneFlags::empty(), None, STACK, body)
+}
+
+/// `clone(2)` on a stack of its own. Parent and child share nothing: the flags are for namespaces.
+pub(super) fn clone_child(
+    flags: CloneFlags,
+    end: Option<Signal>,
+    stack: usize,
+    body: impl FnOnce() -> u8,
+) -> io::Result<Pid> {
     let mut body = Some(body);
     let child = Box::new(move || {
         // Nobody else is here, whatever a test's other threads were about.
@@ -64,10 +74,11 @@ pub fn fork_aside(body: impl FnOnce() -> u8) -> io::Result<Pid> {
         start::end_at_panic();
         process::exit_now(body.take().map_or(125, |body| body()))
     });
-    let mut stack = vec![0; STACK];
-    // SAFETY: as for `fork`: one thread, no flags, so parent and child share nothing; the child has its own copy of the
-    // stack, of which the kernel makes what is used.
-    let child = unsafe { clone(child, &mut stack, CloneFlags::empty(), None) }?;
+    let mut stack = vec![0; stack];
+    let end = end.map(Signal::get);
+    // SAFETY: as for `fork`: one thread, no memory or descriptors in common; the child has its own copy of the stack, of
+    // which the kernel makes what is used.
+    let child = unsafe { clone(child, &mut stack, flags, end) }?;
     Pid::new(child.as_raw()).ok_or_else(io::Error::last_os_error)
 }
 

@@ -47,6 +47,9 @@ pub fn has(what: &str) -> bool {
         "systemd-notify" => fails("systemd-notify", &["--version"]),
         "cc" => fails("cc", &["--version"]),
         "ext4" => fails("mkfs.ext4", &["-V"]),
+        "user-namespaces" => {
+            fails("unshare", &["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"])
+        }
         "tini" => fails("tini", &["--version"]),
         "dumb-init" => fails("dumb-init", &["--version"]),
         "catatonit" => fails("catatonit", &["--version"]),
