@@ -324,7 +324,10 @@ impl Init {
                 self.services.forget(client);
                 self.reloading.retain(|waiter| *waiter != client);
             }
-            Event::Reloaded(read) => self.reloaded(now, read, orders),
+            Event::Reloaded(read) => {
+                self.somebody_ended(now);
+                self.reloaded(now, read, orders);
+            }
             Event::Alone(alone) => {
                 self.alone = Some(alone);
                 self.asked_alone = false;
@@ -336,7 +339,10 @@ impl Init {
                 }
                 self.somebody_ended(now);
             }
-            Event::Explained(found) => self.explained(now, found, orders),
+            Event::Explained(found) => {
+                self.somebody_ended(now);
+                self.explained(now, found, orders);
+            }
             Event::KernelLetGo => {
                 if self.phase == Phase::Census {
                     self.begin_census(now, orders);

@@ -451,6 +451,33 @@ fn what_hangs_is_named_while_it_has_its_grace_and_again_after_it() {
     assert_eq!((bench.now, bench.take()), (6100, vec![Action::Explain { all: false }]));
 }
 
+/// The last end comes while a helper of our own is about, so that we are not alone: its end has to be heard of.
+#[test]
+fn a_helper_that_is_about_when_everybody_has_ended_is_not_taken_for_somebody_who_is_left() {
+    for begun in [Event::Explained(Vec::new()), Event::Reloaded(Err("x".into()))] {
+        let mut bench = Bench::new(Config { reloads: true, ..config(Role::Subreaper, true) });
+        bench.step(Event::Line(Line::Reload(None, None)));
+        bench.term();
+        bench.step(Event::Looked(Some(Vec::new())));
+        bench.next_deadline();
+        assert_eq!((bench.now, bench.take().last()), (1000, Some(&Action::Explain { all: false })));
+        bench.reap(MAIN, Exit::Code(3));
+        loop {
+            let orders = bench.take();
+            match &orders[..] {
+                [Action::CheckAlone] => bench.step(Event::Alone(false)),
+                [Action::Look { kill: false }] => bench.step(Event::Looked(Some(Vec::new()))),
+                others => break assert_eq!(others, []),
+            }
+        }
+        bench.step(begun);
+        assert_eq!(bench.take(), [Action::CheckAlone]);
+        bench.step(Event::Alone(true));
+        bench.step(Event::Syncing(Vec::new()));
+        assert_eq!(bench.take().last(), Some(&Action::Exit(3)));
+    }
+}
+
 #[test]
 fn a_fuse_volume_that_holds_somebody_beyond_his_grace_is_aborted_once_if_that_is_wished() {
     let abort = Action::AbortFuse { device: "0:52".into(), volume: "/data".into() };
@@ -593,6 +620,7 @@ fn pid_1_waits_for_what_is_stuck_and_a_subreaper_gives_up_and_says_so() {
             bench.step(Event::Looked(Some(vec![process(40, 500)])));
             if bench.orders.iter().any(|order| matches!(order, Action::Explain { .. })) {
                 bench.step(Event::Explained(vec![stuck(40, "nfs4")]));
+                bench.step(Event::Alone(false));
             }
             let is_named = |order: &&Action| matches!(order, Action::Note(Level::Warn, said::Stuck { process, .. }) if process.pid == pid(40));
             said += bench.orders.iter().filter(is_named).count();
