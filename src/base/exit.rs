@@ -22,6 +22,11 @@ impl Exit {
             Exit::Signal(signal) => 128 + signal.get() as u8,
         }
     }
+
+    /// Whether SIGKILL has ended it, or what it ran, as a shell tells that.
+    pub fn may_be_kill(self) -> bool {
+        self.status() == Exit::Signal(Signal::KILL).status()
+    }
 }
 
 impl fmt::Display for Exit {

@@ -260,6 +260,17 @@ impl<T: Ord> Set<T> {
         self.0.first()
     }
 
+    /// With all that `more` finds beside what is in it, until that is nothing new.
+    pub fn closed_under(mut self, more: impl Fn(&Set<T>) -> Vec<T>) -> Set<T> {
+        loop {
+            let (more, before) = (more(&self), self.len());
+            self.extend(more);
+            if self.len() == before {
+                return self;
+            }
+        }
+    }
+
     /// Whether they have nothing in common.
     pub fn is_disjoint(&self, other: &Set<T>) -> bool {
         !self.iter().any(|one| other.contains(one))

@@ -90,7 +90,7 @@ keys! {
         restart: Restart = "on-failure",
         /// How long it waits before a restart: `initial × factor^(failures − 1)`, `max` at most.
         backoff: Backoff = {},
-        /// Failures in a row after which it has failed for good; 0: never.
+        /// Failures in a row after which it has failed for good; 0: never. An end with code 0 is none.
         retries: Whole<0, 1_000_000_000> = 0,
         /// When it has failed for good, everything stops, and its exit code is lastout's.
         critical: bool = false,

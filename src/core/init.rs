@@ -150,8 +150,7 @@ pub struct Init {
     main_kill_at: Option<Tick>,
     table: Table,
     services: Services,
-    /// The exit code of a critical service that has failed, or of services that were all its life; and which it was that
-    /// failed, until everything stops.
+    /// The exit code of a critical service that has failed; and which it was, until everything stops.
     services_code: Option<u8>,
     critical_failed: Option<Name>,
     /// Clients that wait for the configuration file.
@@ -245,11 +244,13 @@ impl Init {
         self.gave_up
     }
 
-    /// The code that main's end means, after remapping.
+    /// The code that main's end, or that of services, means, after remapping.
     pub fn exit_code(&self) -> u8 {
         let code = match self.main {
             Main::Ended(exit) => exit.status(),
-            Main::None | Main::Forking | Main::Running(_) => 0,
+            // Services are its life.
+            Main::None => self.services.exit_code(),
+            Main::Forking | Main::Running(_) => 0,
         };
         let code = self.services_code.unwrap_or(code);
         let code = if self.config.remap.contains(&code) { 0 } else { code };

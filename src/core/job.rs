@@ -199,13 +199,15 @@ impl Job {
 
     /// When [`JobEvent::Tick`] is due.
     pub fn deadline(&self) -> Option<Tick> {
+        let status = self.run.as_ref().and_then(Run::status_at);
+        let or_status = |deadline: Tick| Some(status.map_or(deadline, |status| status.min(deadline)));
         match &self.state {
             State::Preparing | State::Starting | State::Running => {
                 let run = self.run.as_ref().and_then(Run::deadline);
                 [self.timeout_at, self.beat_at, run].into_iter().flatten().min()
             }
-            State::Unmounting(unmount) => Some(unmount.deadline()),
-            State::Ending(ending) => Some(ending.deadline()),
+            State::Unmounting(unmount) => or_status(unmount.deadline()),
+            State::Ending(ending) => or_status(ending.deadline()),
             State::Detaching { until } => Some(*until),
             State::Ended => None,
         }
@@ -336,6 +338,9 @@ impl Job {
             self.end(now, Cause::Timeout, self.grace(), orders);
         }
         self.with_run(now, orders, Run::tick);
+        if let (State::Unmounting(_) | State::Ending(_), Some(run)) = (&self.state, &mut self.run) {
+            run.tell_status(now, orders);
+        }
         if matches!(self.state, State::Starting | State::Running)
             && let (Some(at), Some(pause)) = (self.beat_at, self.config.heartbeat)
             && now >= at
@@ -365,6 +370,11 @@ impl Job {
         match (&mut self.state, note) {
             (State::Preparing | State::Starting | State::Running, note) => {
                 self.with_run(now, orders, |run, now, orders| run.noted(now, note, grace, orders));
+            }
+            (State::Unmounting(_) | State::Ending(_), Note::Status(status)) => {
+                if let Some(run) = &mut self.run {
+                    run.says(now, status, orders);
+                }
             }
             (State::Unmounting(unmount), Note::Extend(time)) => unmount.extend(now, time),
             (State::Ending(ending), Note::Extend(time)) => {

@@ -253,24 +253,28 @@ impl Run {
                 self.readiness.stopping(now, grace);
                 self.end_checks(orders);
             }
-            Note::Status(status) => {
-                self.status = Some(status);
-                self.tell_status(now, orders);
-            }
+            Note::Status(status) => self.says(now, status, orders),
             Note::Alive => self.readiness.alive(now),
-            Note::Trigger => return self.readiness.trigger().then_some(Cause::Watchdog),
+            Note::Trigger => return self.readiness.trigger().then_some(Cause::WatchdogTriggered),
             Note::Watchdog(every) => self.readiness.set_watchdog(now, every),
             Note::Extend(time) => self.readiness.extend(now, time),
         }
         None
     }
 
-    fn status_at(&self) -> Option<Tick> {
+    /// What it says of itself, also while it is being ended.
+    pub(super) fn says(&mut self, now: Tick, status: String, orders: &mut Vec<JobAction>) {
+        self.status = Some(status);
+        self.tell_status(now, orders);
+    }
+
+    /// When its status is to be told.
+    pub(super) fn status_at(&self) -> Option<Tick> {
         let told = self.status.as_ref().map(|_| self.status_told);
         told.map(|told| told.map_or(Tick(0), |told| told + STATUS_PAUSE))
     }
 
-    fn tell_status(&mut self, now: Tick, orders: &mut Vec<JobAction>) {
+    pub(super) fn tell_status(&mut self, now: Tick, orders: &mut Vec<JobAction>) {
         if self.status_at().is_some_and(|at| now >= at) {
             self.status_told = Some(now);
             orders.extend(self.status.take().map(|status| JobAction::Tell(Notice::Status(status))));

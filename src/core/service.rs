@@ -18,6 +18,8 @@
 //! end with `stop` or `restart` takes those that need it along; a run that ends by itself does not.
 
 mod config;
+mod infos;
+mod reload;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,7 @@ pub use config::*;
 use super::backoff::{Random, delay};
 use crate::{
     base::{Exit, JobId, Name, RequestId, Set, Tick},
-    proto::{Cause, ServiceInfo, ServiceState as State},
+    proto::{Cause, ServiceState as State},
 };
 
 /// What is to be done about services.
@@ -97,6 +99,8 @@ struct Service {
     failures: u32,
     restarts: u64,
     last: Option<(Option<Exit>, Cause)>,
+    /// When it failed for good, counted.
+    failed: u64,
     next_at: Option<Tick>,
     /// Clients that wait until it is ready, or cannot be.
     waiting: Vec<RequestId>,
@@ -123,6 +127,7 @@ impl Service {
             failures: 0,
             restarts: 0,
             last: None,
+            failed: 0,
             next_at: None,
             waiting: Vec::new(),
             replacement: None,
@@ -209,6 +214,8 @@ impl Service {
 pub(in crate::core) struct Services {
     list: Vec<Service>,
     random: Random,
+    /// Those that have failed for good so far.
+    failed: u64,
     /// Nothing starts any more.
     closed: bool,
 }
@@ -216,7 +223,7 @@ pub(in crate::core) struct Services {
 impl Services {
     pub(in crate::core) fn new(configs: Vec<ServiceConfig>, seed: u64) -> Services {
         let list = configs.into_iter().map(|config| Service::new(Tick::default(), config)).collect();
-        Services { list, random: Random::new(seed), closed: false }
+        Services { list, random: Random::new(seed), failed: 0, closed: false }
     }
 
     pub(in crate::core) fn has(&self, name: &Name) -> bool {
@@ -247,9 +254,10 @@ impl Services {
             && self.list.iter().all(|service| matches!(service.state, State::Succeeded | State::Failed))
     }
 
-    /// The exit code that they mean: of the first that has failed.
+    /// The exit code that they mean: of the first that failed for good, and is not tried again since.
     pub(in crate::core) fn exit_code(&self) -> u8 {
-        self.list.iter().find(|service| service.state == State::Failed).map_or(0, |service| code_of(&service.last))
+        let failed = self.list.iter().filter(|service| service.state == State::Failed);
+        failed.min_by_key(|service| service.failed).map_or(0, |service| code_of(&service.last))
     }
 
     pub(in crate::core) fn deadline(&self) -> Option<Tick> {
@@ -326,10 +334,12 @@ impl Services {
     }
 
     fn has_failed(&mut self, now: Tick, index: usize, orders: &mut Vec<Do>) {
+        self.failed += 1;
         let service = &mut self.list[index];
+        service.failed = self.failed;
         service.enter(now, State::Failed);
         orders.push(service.tell(None));
-        if let Some(hook) = &service.config.on_failure {
+        if let Some(hook) = service.config.on_failure.as_ref().filter(|_| !self.closed) {
             orders.push(Do::Hook(hook.clone(), service.account()));
         }
         let why = service.last.as_ref().map_or_else(String::new, |(_, cause)| format!(": {cause}"));
@@ -385,12 +395,22 @@ impl Services {
     }
 
     /// Its keeper has begun to end the run, asked or not.
-    pub(in crate::core) fn ending(&mut self, now: Tick, job: JobId) {
-        if let Some(service) = self.by_job(job) {
-            if service.state == State::Ready && now.since(service.since) >= service.config.backoff.reset_after {
-                (service.ends, service.failures) = (0, 0);
-            }
-            service.enter(now, State::Ending);
+    pub(in crate::core) fn ending(&mut self, now: Tick, job: JobId, orders: &mut Vec<Do>) {
+        let Some(service) = self.by_job(job) else { return };
+        if service.state == State::Ready && now.since(service.since) >= service.config.backoff.reset_after {
+            (service.ends, service.failures) = (0, 0);
+        }
+        service.enter(now, State::Ending);
+        if service.is_mount() && service.asked.is_none() {
+            // What its users hold of it is dead, whoever serves it next, and what they write is not beneath it: they end
+            // now, and start again when it is ready.
+            let name = service.config.name.clone();
+            let mut users = self.with_dependents(&name);
+            users.remove(&name);
+            let cause = Cause::DependencyFailed { name };
+            let users = self.list.iter_mut().filter(|service| users.contains(&service.config.name));
+            users.for_each(|service| service.ask(&cause, None));
+            self.advance(now, orders);
         }
     }
 
@@ -404,7 +424,7 @@ impl Services {
         orders: &mut Vec<Do>,
     ) {
         let Some(index) = self.list.iter().position(|service| service.job == Some(job)) else { return };
-        self.ending(now, job);
+        self.ending(now, job, orders);
         let service = &mut self.list[index];
         service.job = None;
         let asked = service.asked.take();
@@ -412,7 +432,6 @@ impl Services {
         // It was to say when it is ready, and others rely on that.
         let unready = clean && !service.was_ready && service.config.run.ready != Ready::Started;
         let (clean, cause) = if unready { (false, Cause::NotReady) } else { (clean, cause) };
-        let lost = (service.is_mount() && asked.is_none()).then(|| service.config.name.clone());
         service.last = Some((exit, cause));
         if let Some(config) = service.replacement.take() {
             service.config = *config;
@@ -426,6 +445,8 @@ impl Services {
                 cause: None,
                 next: None,
             });
+        } else if self.closed && asked.as_ref().is_none_or(|asked| !asked.told) {
+            self.ended_by_itself(now, index, clean, orders);
         } else if !service.wanted || self.closed {
             service.enter(now, State::Stopped);
             orders.push(service.tell(None));
@@ -435,13 +456,6 @@ impl Services {
             service.enter(now, State::Waiting);
         } else {
             self.ended_by_itself(now, index, clean, orders);
-        }
-        // What its users hold of it is dead, whoever serves it next: they start again when it is ready.
-        if let Some(name) = lost {
-            let users = self.with_dependents(&name);
-            let cause = Cause::DependencyFailed { name };
-            let users = self.list.iter_mut().filter(|service| users.contains(&service.config.name));
-            users.for_each(|service| service.ask(&cause, None));
         }
         self.advance(now, orders);
     }
@@ -463,6 +477,9 @@ impl Services {
             orders.extend(mem::take(&mut service.waiting).into_iter().map(|to| Do::Answer(to, None)));
         } else if !again || over {
             self.has_failed(now, index, orders);
+        } else if self.closed {
+            service.enter(now, State::Stopped);
+            orders.push(service.tell(None));
         } else {
             let wait = delay(&config.backoff, service.ends, &mut self.random);
             service.restarts += 1;
@@ -475,37 +492,23 @@ impl Services {
         }
     }
 
-    /// Names, without these, all that need one of them, directly or not.
+    /// All that need `name`, directly or not, and itself.
     fn with_dependents(&self, name: &Name) -> Set<Name> {
-        let mut found = Set::from([name.clone()]);
-        // Each round adds somebody, or is the last.
-        loop {
-            let more: Vec<Name> = (self.list.iter())
-                .filter(|service| !found.contains(&service.config.name))
-                .filter(|service| service.config.after.keys().any(|needed| found.contains(needed)))
-                .map(|service| service.config.name.clone())
-                .collect();
-            if more.is_empty() {
-                return found;
-            }
-            found.extend(more);
-        }
+        self.closure(name, |found, other| other.needs(&found.config.name))
     }
 
     /// All that `name` needs, directly or not, and itself.
     fn with_needed(&self, name: &Name) -> Set<Name> {
-        let mut found = Set::from([name.clone()]);
-        loop {
-            let more: Vec<Name> = (self.list.iter())
-                .filter(|other| !found.contains(&other.config.name))
-                .filter(|other| self.list.iter().any(|s| found.contains(&s.config.name) && s.needs(&other.config.name)))
-                .map(|service| service.config.name.clone())
-                .collect();
-            if more.is_empty() {
-                return found;
-            }
-            found.extend(more);
-        }
+        self.closure(name, |found, other| found.needs(&other.config.name))
+    }
+
+    /// Who is reached from `name` by steps from one service to the next.
+    fn closure(&self, name: &Name, leads: impl Fn(&Service, &Service) -> bool) -> Set<Name> {
+        Set::from([name.clone()]).closed_under(|found| {
+            let found = || self.list.iter().filter(|service| found.contains(&service.config.name));
+            let is_next = |other: &&Service| found().any(|service| leads(service, other));
+            self.list.iter().filter(is_next).map(|service| service.config.name.clone()).collect()
+        })
     }
 
     /// Starts it, and what it needs, if they do not run. `to` is answered when it is ready, or cannot be.
@@ -632,97 +635,6 @@ impl Services {
             service.ask(&Cause::Shutdown { why: why.into() }, None);
         }
         self.advance(now, orders);
-    }
-
-    /// The file has changed. Only what has changed in it ends, and starts again as the file says now.
-    pub(in crate::core) fn replace(&mut self, now: Tick, configs: Vec<ServiceConfig>, orders: &mut Vec<Do>) {
-        if self.closed {
-            return;
-        }
-        let cause = Cause::Stopped { by: None };
-        let kept: Set<Name> = configs.iter().map(|config| config.name.clone()).collect();
-        let gone: Vec<Name> = (self.list.iter().map(|service| &service.config.name))
-            .filter(|name| !kept.contains(*name))
-            .cloned()
-            .collect();
-        // Nobody decides anything before all of the file is taken in.
-        for name in gone {
-            self.ask_to_end(now, &name, &cause, None, false, orders);
-            self.list.retain(|service| service.config.name != name || service.job.is_some());
-            if let Some(service) = self.list.iter_mut().find(|service| service.config.name == name) {
-                service.removed = true;
-            }
-        }
-        let mut changed = Vec::new();
-        for config in configs {
-            let Some(service) = self.list.iter_mut().find(|service| service.config.name == config.name) else {
-                self.list.push(Service::new(now, config));
-                continue;
-            };
-            // It was gone for a moment only.
-            service.wanted |= mem::take(&mut service.removed);
-            let same_run = service.config.run == config.run && service.config.after == config.after;
-            if same_run || service.job.is_none() {
-                service.config = config;
-                if !same_run && matches!(service.state, State::Succeeded | State::Failed | State::Backoff) {
-                    service.try_again(now);
-                }
-            } else {
-                changed.push(config.name.clone());
-                service.replacement = Some(Box::new(config));
-            }
-        }
-        for name in changed {
-            // What somebody has stopped stays stopped.
-            let wanted = self.list.iter().any(|service| service.config.name == name && service.wanted);
-            self.ask_to_end(now, &name, &cause, None, wanted, orders);
-        }
-        while self.forgive_a_dependent(now) {}
-        self.advance(now, orders);
-    }
-
-    /// What has failed because of somebody who has not failed any more is tried again. Whether there was one.
-    fn forgive_a_dependent(&mut self, now: Tick) -> bool {
-        let found = self.list.iter().position(|service| match &service.last {
-            Some((_, Cause::DependencyFailed { name })) if service.state == State::Failed => {
-                !self.list.iter().any(|other| other.config.name == *name && other.state == State::Failed)
-            }
-            Some(_) | None => false,
-        });
-        found.inspect(|index| self.list[*index].try_again(now)).is_some()
-    }
-
-    /// For `ps`.
-    pub(in crate::core) fn infos(&self, now: Tick) -> Vec<ServiceInfo> {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let info = |service: &Service| {
-            let (exit, cause) = service.last.clone().map_or((None, None), |(exit, cause)| (exit, Some(cause)));
-            ServiceInfo {
-                service: service.config.name.clone(),
-                mount: service.is_mount(),
-                state: service.state,
-                for_ms: millis(now.since(service.since)),
-                job: service.job,
-                restarts: service.restarts,
-                failures: service.failures,
-                healthy: service.healthy,
-                status: service.text.clone(),
-                next_ms: service.next_at.map(|at| millis(at.since(now))),
-                waits_for: self.missing(service),
-                exit,
-                cause,
-                log: service.log(),
-            }
-        };
-        self.list.iter().map(info).collect()
-    }
-
-    fn missing(&self, service: &Service) -> Vec<Name> {
-        let lacks = |(name, condition): &(&Name, &Condition)| {
-            !self.list.iter().any(|other| other.config.name == **name && other.has(**condition))
-        };
-        let waits = service.state == State::Waiting;
-        service.config.after.iter().filter(lacks).filter(|_| waits).map(|(name, _)| name.clone()).collect()
     }
 
     /// A client has gone.

@@ -456,7 +456,7 @@ impl<'a> Turn<'a> {
             self.until_quiet();
         }
         let is_main = self.core.main_pid() == Some(pid);
-        let killed = exit == Exit::Signal(Signal::KILL);
+        let killed = exit.may_be_kill();
         let oom = if is_main && killed { self.oom_kill(usage.max_rss_bytes) } else { None };
         let account = is_main.then(|| Account { usage: keeper::usage(&usage, None), oom });
         let job = self.keepers.iter().find(|(_, keeper)| keeper.pid == pid).map(|(job, _)| *job);

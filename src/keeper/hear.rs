@@ -7,7 +7,6 @@ use super::{
     service::{Ear, Service},
 };
 use crate::{
-    base::{Exit, Signal},
     core::JobEvent,
     inspect,
     proto::{OomKill, Order},
@@ -104,7 +103,7 @@ impl Keeper<'_> {
         loop {
             match reap() {
                 Reaped::Child(pid, exit, used) => {
-                    if exit == Exit::Signal(Signal::KILL) && self.look_for_oom() {
+                    if exit.may_be_kill() && self.look_for_oom() {
                         self.blame_oom(used.max_rss_bytes);
                     }
                     if let Some(service) = &mut self.service {

@@ -436,16 +436,11 @@ pub(super) fn end_task(pid: Pid) {
 fn members(task: Pid, seen: &[Process]) -> Set<Pid> {
     let alive = || seen.iter().filter(|process| !process.is_dead());
     let is_root = |process: &Process| process.id.pid == task || process.group == task.get();
-    let mut members: Set<Pid> = alive().filter(|p| is_root(p)).map(|p| p.id.pid).collect();
-    loop {
-        let is_below = |process: &Process| process.parent.is_some_and(|parent| members.contains(&parent));
-        let more: Vec<Pid> = alive().filter(|p| is_below(p)).map(|p| p.id.pid).collect();
-        let before = members.len();
-        members.extend(more);
-        if members.len() == before {
-            return members;
-        }
-    }
+    let roots: Set<Pid> = alive().filter(|p| is_root(p)).map(|p| p.id.pid).collect();
+    roots.closed_under(|members| {
+        let is_below = |process: &&Process| process.parent.is_some_and(|parent| members.contains(&parent));
+        alive().filter(is_below).map(|p| p.id.pid).collect()
+    })
 }
 
 #[cfg(test)]

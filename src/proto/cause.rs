@@ -63,6 +63,8 @@ pub enum Cause {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<Who>,
     },
+    /// The configuration file was read again, and has something else of it.
+    Reconfigured,
     /// Somebody sent it a signal through lastout, and it died of it.
     Killed {
         /// The last signal that was sent so.
@@ -99,6 +101,12 @@ pub enum Cause {
     },
     /// It did not say `WATCHDOG=1` in time.
     Watchdog,
+    /// It said itself that it does not live, by `WATCHDOG=trigger`.
+    WatchdogTriggered,
+    /// It said that it stops, by `STOPPING=1`, and did not end in time.
+    NotStopped,
+    /// Somebody else has unmounted what it serves.
+    Unmounted,
     /// What it needs has failed for good.
     DependencyFailed {
         /// Which.
@@ -122,8 +130,8 @@ impl Cause {
     /// here, at this limit.
     pub fn of(exit: Exit, oom: Option<OomKill>) -> Cause {
         match (exit, oom) {
+            (exit, Some(OomKill { limit_bytes })) if exit.may_be_kill() => Cause::OomKilled { limit_bytes },
             (Exit::Code(_), _) => Cause::Exited,
-            (Exit::Signal(Signal::KILL), Some(OomKill { limit_bytes })) => Cause::OomKilled { limit_bytes },
             (Exit::Signal(signal), _) if signal.is_fault() => Cause::Fault,
             (Exit::Signal(_), _) => Cause::Unknown,
         }
@@ -139,13 +147,16 @@ impl Cause {
             Cause::Timeout => "timeout",
             Cause::ClientGone => "client gone",
             Cause::Stopped { .. } => "stopped",
+            Cause::Reconfigured => "reconfigured",
             Cause::Killed { .. } => "killed",
             Cause::Signalled { .. } => "signalled",
             Cause::OomKilled { .. } => "OOM-killed",
             Cause::SetupFailed { .. } => "setup failed",
             Cause::NotReady => "not ready",
             Cause::Unhealthy { .. } => "unhealthy",
-            Cause::Watchdog => "watchdog",
+            Cause::Watchdog | Cause::WatchdogTriggered => "watchdog",
+            Cause::NotStopped => "not stopped",
+            Cause::Unmounted => "unmounted",
             Cause::DependencyFailed { .. } => "dependency",
             Cause::Shutdown { .. } => "shutdown",
             Cause::InitGone => "init died",
@@ -159,6 +170,7 @@ impl Cause {
         match self {
             Cause::Exited
             | Cause::Stopped { .. }
+            | Cause::Reconfigured
             | Cause::Killed { .. }
             | Cause::Signalled { .. }
             | Cause::Shutdown { .. } => true,
@@ -172,6 +184,9 @@ impl Cause {
             | Cause::NotReady
             | Cause::Unhealthy { .. }
             | Cause::Watchdog
+            | Cause::WatchdogTriggered
+            | Cause::NotStopped
+            | Cause::Unmounted
             | Cause::DependencyFailed { .. }
             | Cause::InitGone
             | Cause::KeeperGone
@@ -208,6 +223,7 @@ impl fmt::Display for Cause {
             Cause::Timeout => f.write_str("timeout"),
             Cause::ClientGone => f.write_str("its client went away"),
             Cause::Stopped { by: who } => write!(f, "stopped {}", by(who)),
+            Cause::Reconfigured => f.write_str("stopped: its configuration has changed"),
             Cause::Killed { signal, by: who } => write!(f, "{signal} {}", by(who)),
             Cause::Signalled { from } => write!(f, "signal from {from}"),
             Cause::OomKilled { limit_bytes: Some(limit) } => {
@@ -226,6 +242,9 @@ impl fmt::Display for Cause {
             Cause::NotReady => f.write_str("it was not ready in time"),
             Cause::Unhealthy { why } => write!(f, "unhealthy: {why}"),
             Cause::Watchdog => f.write_str("it did not say WATCHDOG=1 in time"),
+            Cause::WatchdogTriggered => f.write_str("it said WATCHDOG=trigger"),
+            Cause::NotStopped => f.write_str("it said STOPPING=1 and did not end in time"),
+            Cause::Unmounted => f.write_str("somebody has unmounted it"),
             Cause::DependencyFailed { name } => write!(f, "{name}, which it needs, has failed"),
             Cause::Shutdown { why } => write!(f, "shutdown ({why})"),
             Cause::InitGone => f.write_str("the init died"),
@@ -258,7 +277,10 @@ mod tests {
         let oom = Some(OomKill { limit_bytes: Some(1 << 26) });
         for (exit, oom, cause) in [
             (Exit::Code(0), None, Cause::Exited),
-            (Exit::Code(137), oom, Cause::Exited),
+            (Exit::Code(1), oom, Cause::Exited),
+            // As a shell tells of what it ran.
+            (Exit::Code(137), oom, Cause::OomKilled { limit_bytes: Some(1 << 26) }),
+            (Exit::Code(137), None, Cause::Exited),
             (signal(9), oom, Cause::OomKilled { limit_bytes: Some(1 << 26) }),
             (signal(9), None, Cause::Unknown),
             (signal(15), oom, Cause::Unknown),

@@ -42,6 +42,23 @@ fn who_needs_what_has_failed_for_good_has_failed_too() {
 }
 
 #[test]
+fn the_first_failure_for_good_is_the_exit_code_whatever_ends_everything() {
+    // `base` is still needed when it fails; `late` is asked to end, and its code is nobody's.
+    let services = Supervised::begin(
+        "[service.base]\ncommand = 'until [ -e @/stopping ]; do sleep 0.01; done; exit 21'\nrestart = 'never'
+        [service.user]\nafter = { base = 'ready' }
+        command = '''trap 'touch @/stopping; until [ -e @/failed ]; do sleep 0.01; done; exit 0' TERM; touch @/up; while :; do sleep 600 & wait $!; done'''
+        [service.late]\ncommand = '''trap 'exit 9' TERM; touch @/late; while :; do sleep 600 & wait $!; done'''",
+    );
+    services.until_there("up");
+    services.until_there("late");
+    services.init.signal("TERM");
+    services.until_state("base", "failed");
+    services.put("failed");
+    assert_eq!(services.ended().0, 21);
+}
+
+#[test]
 fn it_leaves_when_everything_is_done() {
     let (code, out, err) = to_its_end(
         "[service.one]\ncommand = 'echo one'\nrestart = 'never'
@@ -65,7 +82,7 @@ fn hooks_run_with_the_record_in_their_environment() {
     lines.sort();
     assert!(lines[0].starts_with("failure it failed 1 2 3"), "{lines:?}");
     assert!(lines[1].starts_with("restart it backoff 1 1 3"), "{lines:?}");
-    assert_eq!(services.end().0, 0);
+    assert_eq!(services.end().0, 3);
 }
 
 #[test]

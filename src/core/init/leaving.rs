@@ -74,7 +74,6 @@ impl Init {
                     } else if matches!(self.main, Main::Ended(_)) {
                         "main has ended"
                     } else if self.main == Main::None && self.services.are_over() && self.table.is_idle() {
-                        self.services_code = Some(self.services.exit_code());
                         "every service has ended"
                     } else {
                         return;
@@ -210,16 +209,11 @@ impl Init {
     /// These and the keepers, and all below them.
     fn with_keepers(&self, seen: &[Process], mut owned: Set<Pid>) -> Set<Pid> {
         owned.extend(self.table.keepers());
-        // Parents may come after their children: go round until nothing is added.
-        loop {
-            let inner =
-                |p: &&Process| p.parent.is_some_and(|parent| owned.contains(&parent)) && !owned.contains(&p.id.pid);
-            let more: Vec<Pid> = seen.iter().filter(inner).map(|p| p.id.pid).collect();
-            if more.is_empty() {
-                return owned;
-            }
-            owned.extend(more);
-        }
+        // Parents may come after their children.
+        owned.closed_under(|owned| {
+            let inner = |p: &&Process| p.parent.is_some_and(|parent| owned.contains(&parent));
+            seen.iter().filter(inner).map(|p| p.id.pid).collect()
+        })
     }
 
     pub(super) fn check_alone(&mut self, orders: &mut Vec<Action>) {

@@ -102,7 +102,7 @@ impl Readiness {
         match self.state {
             State::Starting { .. } => Some(Cause::NotReady),
             State::Ready { .. } => Some(Cause::Watchdog),
-            State::Stopping { .. } => Some(Cause::Timeout),
+            State::Stopping { .. } => Some(Cause::NotStopped),
             State::Over => None,
         }
     }
@@ -134,7 +134,7 @@ mod tests {
     fn when_it_is_too_late() {
         use Says::*;
         // Start timeout, watchdog; what it says when; when it is too late for what.
-        let (not_ready, watchdog, timeout) = (Some(Cause::NotReady), Some(Cause::Watchdog), Some(Cause::Timeout));
+        let (not_ready, watchdog, timeout) = (Some(Cause::NotReady), Some(Cause::Watchdog), Some(Cause::NotStopped));
         for (start, dog, says, due, cause) in [
             (None, None, vec![], None, None),
             (Some(10), Some(3), vec![], Some(10), not_ready.clone()),

@@ -407,7 +407,7 @@ fn what_says_that_it_stops_is_asked_no_more_and_has_its_grace() {
     bench.pass(1);
     assert!(bench.take().contains(&JobAction::TellEnding));
     bench.command_ends();
-    assert_eq!(bench.cause(), Some(Cause::Timeout));
+    assert_eq!(bench.cause(), Some(Cause::NotStopped));
 }
 
 #[test]
@@ -426,8 +426,25 @@ fn a_watchdog_bites_when_it_is_late_or_triggered() {
         bench.pass(0);
         assert!(bench.take().contains(&JobAction::TellEnding), "{late}");
         bench.command_ends();
-        assert_eq!(bench.cause(), Some(Cause::Watchdog));
+        assert_eq!(bench.cause(), Some(if late { Cause::Watchdog } else { Cause::WatchdogTriggered }));
     }
+}
+
+#[test]
+fn a_status_is_told_while_it_ends() {
+    let mut bench = Bench::running(config());
+    let status = |text: &str| JobEvent::Noted(Note::Status(text.into()));
+    bench.step(status("serving"));
+    bench.stop();
+    bench.pass(0);
+    bench.take();
+    bench.step(status("draining 9"));
+    bench.step(status("draining 8"));
+    assert_eq!(bench.take(), []);
+    bench.pass(1000);
+    assert_eq!(bench.take(), [JobAction::Tell(Notice::Status("draining 8".into()))]);
+    bench.command_ends();
+    assert!(bench.job.has_ended());
 }
 
 #[test]

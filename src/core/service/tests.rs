@@ -361,8 +361,12 @@ fn who_uses_a_mount_whose_server_dies_starts_again_with_it() {
     bench.ready("gcs");
     bench.ready("ray");
     bench.said();
+    // At once: the path is there without the mount.
+    let job = bench.job("gcs");
+    bench.with(|services, now, orders| services.ending(now, job, orders));
+    assert_eq!(bench.said(), ["end ray"]);
     bench.ended("gcs", BAD);
-    assert_eq!(bench.said(), ["gcs backoff 1000", "end ray"]);
+    assert_eq!(bench.said(), ["gcs backoff 1000"]);
     bench.ended("ray", GOOD);
     bench.tick(1000);
     bench.ready("gcs");
@@ -458,6 +462,63 @@ fn a_reload_touches_only_what_has_changed() {
     bench.replace(vec![other("same", "y"), other("changed", "x")]);
     assert_eq!(bench.said(), ["policy stopped", "end new"]);
     assert_eq!(bench.state("same"), State::Stopped);
+}
+
+#[test]
+fn a_change_that_is_taken_back_before_it_has_come_never_runs() {
+    let config = |word: &str| {
+        let mut config = service("ray");
+        Rc::make_mut(&mut config.run).command.push(word.into());
+        config
+    };
+    let mut bench = Bench::new(vec![config("one")]);
+    bench.ready("ray");
+    bench.replace(vec![config("two")]);
+    bench.replace(vec![config("one")]);
+    bench.said();
+    bench.ended("ray", GOOD);
+    assert_eq!(bench.said(), ["run ray"]);
+    assert_eq!(*bench.services.list[0].config.run, *config("one").run);
+}
+
+#[test]
+fn the_exit_code_is_the_first_failures_though_another_stands_first_in_the_file() {
+    let never = |text| ServiceConfig { restart: Restart::Never, ..service(text) };
+    let mut bench = Bench::new(vec![
+        after(never("dependent"), &[("first", Condition::Ready)]),
+        never("second"),
+        never("first"),
+        never("mended"),
+    ]);
+    bench.ended("mended", Exit::Code(7));
+    bench.start("mended");
+    bench.ended("first", Exit::Code(5));
+    bench.ended("second", Exit::Code(6));
+    bench.ended("mended", GOOD);
+    assert_eq!((bench.state("dependent"), bench.services.exit_code()), (State::Failed, 5));
+}
+
+#[test]
+fn who_fails_while_the_others_stop_has_failed_and_who_was_asked_has_not() {
+    let never = |text| ServiceConfig { restart: Restart::Never, on_failure: Some(vec!["x".into()]), ..service(text) };
+    let user = |text| after(never(text), &[("fails", Condition::Ready), ("ends", Condition::Ready)]);
+    let again = ServiceConfig { retries: 3, ..service("again") };
+    let needs = after(never("user2"), &[("again", Condition::Ready)]);
+    let mut bench = Bench::new(vec![never("fails"), never("ends"), user("user"), again, needs]);
+    for each in ["fails", "ends", "user", "again", "user2"] {
+        bench.ready(each);
+    }
+    bench.said();
+    bench.with(|services, now, orders| services.shut_down(now, "test", orders));
+    assert_eq!(bench.said(), ["end user", "end user2"]);
+    bench.ended("fails", Exit::Code(9));
+    bench.ended("ends", GOOD);
+    bench.ended("again", BAD);
+    // Nothing is started any more, not a hook either.
+    assert_eq!(bench.said(), ["fails failed", "ends succeeded", "again stopped"]);
+    bench.ended("user", BAD);
+    bench.ended("user2", BAD);
+    assert_eq!((bench.said(), bench.services.exit_code()), (vec!["user stopped".into(), "user2 stopped".into()], 9));
 }
 
 #[derive(Clone, Debug)]
