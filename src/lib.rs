@@ -49,7 +49,8 @@
 //! At its start, before there is anything to answer for, it checks its control directory and reads its configuration file;
 //! for a reload a helper does. What it reads later is in
 //! the kernel's own memory: `/proc/PID/comm` of who sent it a signal, its memory group's count of OOM kills
-//! when main was killed, `/proc/meminfo` while volumes take long to sync, and at its end `/proc/self/mountinfo`.
+//! when main was killed, `/proc/meminfo` while volumes take long to sync, and at its end `/proc/sys/kernel/ns_last_pid`
+//! and `/proc/self/mountinfo`.
 
 pub mod base;
 pub mod cli;

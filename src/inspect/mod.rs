@@ -29,7 +29,7 @@ pub use lingering::note_lingering;
 pub use locks::{Lock, Locked, locks};
 pub use marks::{owners, variables};
 pub use mounts::{Mount, Volume, mount_at, mount_of_path, remote_volumes, volume_of_path, volumes};
-pub use processes::{below, command_lines, directory_owner, everything, inner_pid, of_init, one, strays};
+pub use processes::{below, command_lines, directory_owner, everything, inner_pid, last_pid, of_init, one, strays};
 pub use unseen::Unseen;
 pub use waits::{Clocks, Wait, explain, explain_stepwise, glance};
 

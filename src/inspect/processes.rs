@@ -64,6 +64,12 @@ pub fn command_lines(pids: &[Pid], limit: Duration, total: Duration) -> Map<Pid,
     found.filter(|(_, line)| !line.is_empty()).collect()
 }
 
+/// The last process id that was given to anybody in our PID namespace, threads included, where the kernel tells
+/// (`CONFIG_CHECKPOINT_RESTORE`). In the kernel's own memory: nobody else is asked.
+pub fn last_pid() -> Option<Pid> {
+    Pid::new(super::small("/proc/sys/kernel/ns_last_pid").ok()?.trim().parse().ok()?)
+}
+
 /// Every process below `root`, whatever group or session it is in. One look: what moves meanwhile may be
 /// missed, so whoever wants all of them looks until there is nothing left to wait for.
 pub fn below(root: Pid) -> Option<Vec<Process>> {

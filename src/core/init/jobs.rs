@@ -104,7 +104,9 @@ impl Init {
                 let was_stuck = job.stuck_since.is_some();
                 job.enter(now, JobState::Ending);
                 job.outcome = Some((exit, cause.clone()));
-                self.note_end(now, id, (exit, cause, wall_us, usage), orders);
+                self.note_end(now, id, (exit, cause.clone(), wall_us, usage), orders);
+                // Its tree is empty and its record written: the next run need not wait for the keeper's own end.
+                self.run_ended(now, id, exit, cause, orders);
                 if was_stuck {
                     self.is_less_stuck();
                 }

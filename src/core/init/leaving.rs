@@ -152,7 +152,12 @@ impl Init {
         }
         let grace_ms = u64::try_from(self.budget.left(now).as_millis()).unwrap_or(u64::MAX);
         self.with_services(now, orders, |services, todo| services.shut_down(now, why, todo));
-        for job in self.table.active().into_iter().filter(|job| self.services.of(*job).is_none()) {
+        for job in self.table.active() {
+            // Of what has ended, only the keeper is left.
+            let over = self.table.get(job).is_none_or(|job| job.outcome.is_some());
+            if over || self.services.of(job).is_some() {
+                continue;
+            }
             let order = Order::Stop { cause: Cause::Shutdown { why: why.into() }, grace_ms, asked: false };
             orders.push(Action::Tell { job, order });
         }

@@ -89,7 +89,7 @@ impl Init {
         });
     }
 
-    /// A run's keeper has gone, and with it the run.
+    /// Nothing of a run is left, but perhaps its keeper, which has no more to do. Only the first time counts.
     pub(super) fn run_ended(
         &mut self,
         now: Tick,

@@ -874,6 +874,26 @@ fn services_without_main_are_its_life() {
 }
 
 #[test]
+fn the_next_run_begins_when_the_tree_has_ended_and_does_not_wait_for_the_keeper() {
+    let mut again = service("again", false);
+    again.restart = crate::core::service::Restart::Always;
+    again.backoff.initial = Duration::ZERO;
+    let mut bench = Bench::new(Config { services: vec![again], ..config(Role::Pid1, false) });
+    let first = forked(&bench.take());
+    bench.step(Event::KeeperForked { job: first, keeper: Ok(pid(100)) });
+    let notice = Notice::Ended { exit: Some(Exit::Code(0)), cause: Cause::Exited, wall_us: 0, usage: None };
+    bench.step(Event::Notice { job: first, notice });
+    bench.take();
+    bench.step(Event::Tick);
+    let second = forked(&bench.take());
+    bench.step(Event::KeeperForked { job: second, keeper: Ok(pid(200)) });
+    // Its own end is nobody's any more.
+    bench.reap(100, Exit::Code(0));
+    assert_eq!(bench.take(), []);
+    assert_eq!(bench.init.table.active(), [second]);
+}
+
+#[test]
 fn a_critical_failure_stops_main_and_everything_with_its_code() {
     let mut worker = service("worker", false);
     (worker.critical, worker.restart) = (true, crate::core::service::Restart::Never);
@@ -889,8 +909,6 @@ fn a_critical_failure_stops_main_and_everything_with_its_code() {
     }
     let notice = Notice::Ended { exit: Some(Exit::Code(9)), cause: Cause::Exited, wall_us: 0, usage: None };
     bench.step(Event::Notice { job: jobs[0], notice });
-    bench.take();
-    bench.reap(100, Exit::Code(0));
     let orders = bench.take();
     assert!(orders.contains(&Action::SignalGroup(Pgid::led_by(pid(MAIN)).unwrap(), Signal::TERM)), "{orders:?}");
     assert_eq!(told_to_end(&orders), [jobs[1]]);
