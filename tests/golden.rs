@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use lastout::proto::{Line, Record, Reply, Request};
+use lastout::{
+    base::Size,
+    proto::{Line, Record, Reply, Request},
+};
 
 fn golden(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
@@ -14,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn a_request_is_read_and_written_as_ever() {
-    for name in ["request.json", "request-limits.json"] {
+    for name in ["request.json", "request-limits.json", "request-tty.json"] {
         let bytes = golden(name);
         assert_eq!(text(&Request::parse(&bytes).unwrap().to_json()), text(&bytes));
     }
@@ -42,5 +45,12 @@ fn a_record_is_read_and_written_as_ever() {
 fn commands_are_read_and_written_as_ever() {
     for line in text(&golden("lines.txt")).lines() {
         assert_eq!(Line::parse(line.as_bytes()).unwrap().to_string(), line);
+    }
+}
+
+#[test]
+fn sizes_are_read_and_written_as_ever() {
+    for line in text(&golden("resize.txt")).lines() {
+        assert_eq!(line.parse::<Size>().unwrap().to_string(), line);
     }
 }

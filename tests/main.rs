@@ -23,6 +23,7 @@ mod services;
 mod signals;
 mod stuck;
 mod support;
+mod terminals;
 mod trees;
 mod unmount;
 mod volumes;

@@ -46,6 +46,8 @@ pub struct Errno(pub i32);
 impl Errno {
     /// No such file or directory: the same number on every architecture.
     pub const ENOENT: Errno = Errno(2);
+    /// No room.
+    pub const ENOSPC: Errno = Errno(28);
     /// Permission denied.
     pub const EACCES: Errno = Errno(13);
     /// No such device or address: a FIFO that nobody reads.

@@ -7,6 +7,7 @@ mod name;
 mod pid;
 mod process;
 mod signal;
+mod size;
 mod sort;
 mod tick;
 
@@ -17,6 +18,7 @@ pub use name::{BadName, JobId, JobRef, Name, RequestId, Subject};
 pub use pid::{Pgid, Pid, ProcId};
 pub use process::Process;
 pub use signal::Signal;
+pub use size::Size;
 pub use sort::{sort_by, sort_unique};
 pub use tick::Tick;
 

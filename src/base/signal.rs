@@ -48,6 +48,8 @@ impl Signal {
     pub const STOP: Signal = Signal(19);
     /// Stop, from the keyboard.
     pub const TSTP: Signal = Signal(20);
+    /// The terminal's window has another size.
+    pub const WINCH: Signal = Signal(28);
     /// Read from the terminal in the background.
     pub const TTIN: Signal = Signal(21);
     /// Write to the terminal in the background.

@@ -43,6 +43,7 @@ pub(super) const EXEC: Subcommand = Subcommand {
     usage: "[OPTIONS] [--] COMMAND [ARG]...",
     options: options! {
         "  -i, --interactive      Pass standard input on; without it, the command's is /dev/null"
+        "  -t, --tty              A terminal of its own, in the size and kind of this one"
         "  -d, --detach           Print the job's number and return; its output is kept for `lastout logs`"
         "  -e, --env KEY[=VALUE]  Set a variable; without =VALUE, to what it is here"
         "      --env-file FILE    Set variables from a file of KEY=VALUE or KEY lines; # begins a comment line"
@@ -59,11 +60,12 @@ pub(super) const EXEC: Subcommand = Subcommand {
     read: |words| {
         let mut target = Target::default();
         let mut request = Request::new(Vec::new());
-        let mut name = None;
+        let (mut name, mut tty) = (None, false);
         let (mut files, mut env) = (Vec::new(), Vec::new());
         while let Some(word) = words.next()? {
             match word {
                 Short('i') | Long("interactive") => request.stdin = true,
+                Short('t') | Long("tty") => tty = true,
                 Short('d') | Long("detach") => request.detach = true,
                 Short('e') | Long("env") => env.push(words.value()?),
                 Long("env-file") => files.push(words.path()?),
@@ -94,6 +96,12 @@ pub(super) const EXEC: Subcommand = Subcommand {
         if request.detach && (request.stdin || request.heartbeat_ms.is_some()) {
             return wrong("--detach leaves nobody to pass input on or to hear a heartbeat");
         }
+        if tty && (request.detach || request.keep) {
+            return wrong("--tty needs this client to the end: it goes with neither --detach nor --keep");
+        }
+        if tty && request.heartbeat_ms.is_some() {
+            return wrong("a heartbeat would write into what the command shows: it does not go with --tty");
+        }
         Ok(Box::new(move |original| {
             for file in &files {
                 request.env.extend(env_file(file)?);
@@ -101,7 +109,7 @@ pub(super) const EXEC: Subcommand = Subcommand {
             for entry in &env {
                 request.env.extend(env_entry(entry)?);
             }
-            client::exec(&client::Exec { target, request, name }, original)
+            client::exec(&client::Exec { target, request, name, tty }, original)
         }))
     },
 };

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     time::{Duration, Instant},
 };
 
@@ -12,10 +12,12 @@ use super::{
     FAILURE, Outcome, Target,
     pump::Pump,
     session::{Connection, Ready, Session},
+    silent,
+    terminal::{self, Terminal},
 };
 use crate::{
-    base::{JobId, JobRef, Name, Signal, plain},
-    proto::{Alive, Cause, Line, Reply, Request, files},
+    base::{JobId, JobRef, Name, Signal, Size, plain},
+    proto::{Alive, Bytes, Cause, Line, Reply, Request, files},
     sys::{
         dir::Access,
         poll::{Interest, wait_any},
@@ -26,6 +28,8 @@ use crate::{
 
 /// The exit code of a job that its timeout ended.
 const TIMED_OUT: u8 = 124;
+/// The exit code of a client whose terminal has gone: that of SIGHUP.
+const HUNG_UP: u8 = 129;
 /// Signals that a client passes on to its job.
 const PASSED_ON: [Signal; 6] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 /// The same signal sooner than this is the same wish: timeout(1) signals its child, and then its whole group.
@@ -44,22 +48,38 @@ pub struct Exec {
     pub request: Request,
     /// The job's name.
     pub name: Option<Name>,
+    /// The job gets a terminal of its own, of the size and kind of ours.
+    pub tty: bool,
 }
 
 /// Runs a command as a job. Answers with the command's exit code.
 pub fn exec(exec: &Exec, original: &Original) -> Outcome {
-    let signals = signals::take_over(&PASSED_ON, original).context("cannot take signals")?;
+    let mut request = exec.request.clone();
+    let mut taken = PASSED_ON.to_vec();
+    if exec.tty {
+        if request.stdin {
+            terminal::check_input()?;
+        }
+        taken.extend(terminal::TOLD);
+        request.tty = Some(terminal::size().unwrap_or(Size::USUAL));
+        // What somebody sets for it counts more.
+        let kind = std::env::var_os("TERM").map(|kind| Bytes([b"TERM=", kind.as_bytes()].concat()));
+        request.env.splice(..0, kind);
+    }
+    let signals = signals::take_over(&taken, original).context("cannot take signals")?;
     let connection = Connection::open(&exec.target)?;
     let session = connection.request()?;
-    let request = &exec.request;
     let stdin = request.stdin.then(|| session.make_fifo(files::STREAMS[0], Access::Both)).transpose()?;
     let mut outputs = Vec::new();
     if !request.detach {
-        for number in [1u8, 2] {
+        for number in 1..=if exec.tty { 1u8 } else { 2 } {
             let fifo = session.make_fifo(files::STREAMS[usize::from(number)], Access::Read)?;
             outputs.push(Pump::out_of(fifo.into(), number));
         }
     }
+    let resize =
+        request.tty.map(|size| Ok::<_, anyhow::Error>((session.make_fifo(files::RESIZE, Access::Both)?, size)));
+    let terminal = resize.transpose()?.map(|(resize, size)| Terminal::new(resize, size, request.stdin));
     session.write_file(files::REQUEST, &request.to_json())?;
     connection.send(&Line::Exec(session.id, exec.name.clone()))?;
     Client {
@@ -67,11 +87,15 @@ pub fn exec(exec: &Exec, original: &Original) -> Outcome {
         signals,
         stdin: stdin.map(|fifo| Pump::into(fifo.into())),
         outputs,
+        terminal,
         detach: request.detach,
         job: None,
         started: false,
         asked: None,
         pending: Vec::new(),
+        silent_at: Some(Instant::now() + silent::PATIENCE),
+        silent: false,
+        hung_up: false,
     }
     .run()
 }
@@ -81,6 +105,8 @@ struct Client<'a> {
     signals: Signals,
     stdin: Option<Pump>,
     outputs: Vec<Pump>,
+    /// Ours, for a job that has one of its own.
+    terminal: Option<Terminal>,
     detach: bool,
     job: Option<JobId>,
     started: bool,
@@ -88,6 +114,12 @@ struct Client<'a> {
     asked: Option<(Signal, Instant)>,
     /// Signals for a job that has not started.
     pending: Vec<Signal>,
+    /// When the init should have answered.
+    silent_at: Option<Instant>,
+    /// It has not, and there is a reason.
+    silent: bool,
+    /// The terminal has gone.
+    hung_up: bool,
 }
 
 impl Client<'_> {
@@ -95,6 +127,7 @@ impl Client<'_> {
         loop {
             let (ready, signalled) = self.wait()?;
             for reply in self.session.take(ready)? {
+                self.silent_at = None;
                 match reply {
                     Reply::Queued { job } if self.detach => {
                         self.session.leave();
@@ -109,6 +142,9 @@ impl Client<'_> {
                         if self.detach {
                             return say(job);
                         }
+                        if let Some(terminal) = &mut self.terminal {
+                            terminal.begin().context("cannot make the terminal raw")?;
+                        }
                     }
                     Reply::Refused { reason } => {
                         eprintln!("lastout exec: {}", plain(&reason));
@@ -116,6 +152,7 @@ impl Client<'_> {
                     }
                     Reply::Ended { .. } => {
                         self.drain()?;
+                        self.terminal = None;
                         return Ok(conclude(&reply));
                     }
                     Reply::Alive(alive) => self.say_alive(&alive),
@@ -139,6 +176,7 @@ impl Client<'_> {
                 };
                 // What the job has said is in its FIFOs, and is not lost with them.
                 self.drain()?;
+                self.terminal = None;
                 eprintln!("lastout exec: {who}");
                 return Ok(FAILURE);
             }
@@ -148,6 +186,12 @@ impl Client<'_> {
             // Our request goes with us.
             if let (Some(Duration::ZERO), Some((signal, _))) = (self.patience(), self.asked) {
                 return Ok(128 + signal.get() as u8);
+            }
+            if self.silent_at.take_if(|at| *at <= Instant::now()).is_some()
+                && let Some(why) = silent::why(self.session.connection)
+            {
+                self.silent = true;
+                eprintln!("lastout exec: {why}");
             }
         }
     }
@@ -164,17 +208,24 @@ impl Client<'_> {
         let mut fds = vec![(self.signals.fd().as_fd(), Interest::Read)];
         fds.extend(self.session.wait_on());
         let first = fds.len();
-        let pumps = || self.outputs.iter().chain(&self.stdin);
-        fds.extend(pumps().filter_map(Pump::interest));
-        let all = wait_any(&fds, self.patience())?;
-        let mut ready = all[first..].iter();
+        // What a job with a terminal asks is shown when its answer's keys are its own.
+        if self.terminal.is_none() || self.started {
+            fds.extend(self.outputs.iter().chain(&self.stdin).filter_map(Pump::interest));
+        }
+        let streams = fds.len();
+        fds.extend(self.terminal.as_ref().and_then(Terminal::hangup));
+        let silent = self.silent_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let all = wait_any(&fds, silent.into_iter().chain(self.patience()).min())?;
+        self.hung_up = all[streams..].contains(&true);
+        let mut ready = all[first..streams].iter();
         for pump in &mut self.outputs {
             if pump.interest().is_some() && ready.next() == Some(&true) {
                 pump.turn().context("cannot write the job's output")?;
             }
         }
         if let Some(pump) = &mut self.stdin {
-            let is_ready = pump.interest().is_some() && ready.next() == Some(&true);
+            // Signals come before keys.
+            let is_ready = pump.interest().is_some() && ready.next() == Some(&true) && !all[0];
             // The job's end of its input is the job's business.
             if is_ready && pump.turn().is_err() {
                 self.stdin = None;
@@ -228,15 +279,26 @@ impl Client<'_> {
     fn take_signals(&mut self, arrived: bool) -> anyhow::Result<Option<u8>> {
         while let Some(arrived) = arrived.then(|| self.signals.next()).flatten() {
             let signal = arrived.signal;
+            match &mut self.terminal {
+                Some(terminal) if terminal::TOLD.contains(&signal) => {
+                    terminal.take(signal);
+                    continue;
+                }
+                Some(_) if signal == Signal::HUP => return Ok(Some(HUNG_UP)),
+                Some(_) | None => {}
+            }
             let again = is_again(&mut self.asked, signal, Instant::now());
             let queued = self.job.filter(|_| !self.started);
             if let Some(job) = queued {
                 self.session.connection.send(&Line::Stop(None, JobRef::Id(job), None, super::who("exec")))?;
             }
-            if again || queued.is_some() {
+            if again || queued.is_some() || self.silent {
                 return Ok(Some(128 + signal.get() as u8));
             }
             self.pending.push(signal);
+        }
+        if self.hung_up {
+            return Ok(Some(HUNG_UP));
         }
         if let Some(job) = self.job {
             for signal in self.pending.drain(..) {

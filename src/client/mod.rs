@@ -13,6 +13,8 @@ mod orphans;
 mod pump;
 mod services;
 mod session;
+mod silent;
+mod terminal;
 mod text;
 
 use std::{path::PathBuf, time::Duration};

@@ -16,6 +16,7 @@ use super::{
     refuse,
     request::Client,
     service::Service,
+    terminal::Terminal,
 };
 use crate::{
     base::Pid,
@@ -46,11 +47,17 @@ impl<'a> Keeper<'a> {
 
         let mut outputs = Vec::new();
         let mut stdio: [Option<OwnedFd>; 3] = [None, None, None];
-        stdio[0] = Some(match client.stdin.take() {
-            Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
-            None => fd::open(Path::new("/dev/null")).map_err(refuse("open /dev/null"))?.into(),
-        });
-        if request.detach || request.keep {
+        let user = resolved.limits.credentials.as_ref().and_then(|credentials| credentials.uid);
+        let terminal = request.tty.map(|size| Terminal::open(client, size, user)).transpose()?;
+        if terminal.is_none() {
+            stdio[0] = Some(match client.stdin.take() {
+                Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
+                None => fd::open(Path::new("/dev/null")).map_err(refuse("open /dev/null"))?.into(),
+            });
+        }
+        if terminal.is_some() {
+            // All three are its terminal.
+        } else if request.detach || request.keep {
             let directory = make_job_directory(start).map_err(refuse("make the job's directory"))?;
             for (number, fifo) in [(1, client.stdout.take()), (2, client.stderr.take())] {
                 let (read, write) = fd::pipe().map_err(refuse("make a pipe"))?;
@@ -65,16 +72,20 @@ impl<'a> Keeper<'a> {
             }
         }
 
+        let slave = terminal.as_ref().and_then(Terminal::slave);
         let command = spawn::Command {
             words,
             env: Some((start.environment)(&own)),
             cwd: Some(cwd.as_deref().unwrap_or(start.cwd)),
-            stdio: [stdio[0].as_ref(), stdio[1].as_ref(), stdio[2].as_ref()],
+            stdio: std::array::from_fn(|number| slave.or(stdio[number].as_ref())),
             third: None,
             pid_variable: None,
             original: &start.original.for_jobs(),
             reset: start.ignored,
-            group: spawn::Group::Session,
+            group: match slave {
+                Some(_) => spawn::Group::SessionOfTerminal,
+                None => spawn::Group::Session,
+            },
             limits: Some(&resolved.limits),
         };
         let started = (SystemTime::now(), clock::now());
@@ -105,6 +116,7 @@ impl<'a> Keeper<'a> {
             cpu_milli: wanted.cpu_milli,
             signals,
             outputs,
+            terminal,
             service: None,
             started,
             oom_kills: (oom_kills, oom_kills),
@@ -146,6 +158,7 @@ impl<'a> Keeper<'a> {
             cpu_milli: service.run().limits.cpu_milli,
             signals,
             outputs: Vec::new(),
+            terminal: None,
             service: Some(service),
             started,
             oom_kills: (oom_kills, oom_kills),

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use super::{
     Cgroup, Keeper,
     service::{Ear, Service},
+    terminal::Terminal,
 };
 use crate::{
     core::JobEvent,
@@ -27,6 +28,8 @@ impl Keeper<'_> {
         let outcome = add(&mut fds, self.outcome.as_ref().map(|fd| (fd.as_fd(), Interest::Read)));
         let reply = add(&mut fds, self.reply.as_ref().map(|fd| (fd.as_fd(), Interest::Hangup)));
         let outputs: Vec<_> = self.outputs.iter().map(|output| add(&mut fds, output.interest())).collect();
+        let first_of_terminal = fds.len();
+        fds.extend(self.terminal.as_ref().map(Terminal::interests).unwrap_or_default());
         let of_service = self.service.as_ref().map(Service::interests).unwrap_or_default();
         let first_of_service = fds.len();
         fds.extend(of_service.iter().map(|(_, fd, interest)| (*fd, *interest)));
@@ -38,6 +41,7 @@ impl Keeper<'_> {
                 return;
             }
         };
+        let for_terminal = ready[first_of_terminal..first_of_service].contains(&true);
         let is_ready = |index: Option<usize>| index.is_some_and(|index| ready[index]);
         let heard = of_service.iter().zip(&ready[first_of_service..]).filter(|(_, ready)| **ready);
         let heard: Vec<Ear> = heard.map(|((ear, ..), _)| *ear).collect();
@@ -49,6 +53,9 @@ impl Keeper<'_> {
                 output.relay();
             }
         }
+        if let Some(terminal) = self.terminal.as_mut().filter(|_| for_terminal) {
+            terminal.turn();
+        }
         if is_ready(link) {
             self.take_orders();
         }
@@ -57,6 +64,8 @@ impl Keeper<'_> {
         }
         if is_ready(reply) {
             self.reply = None;
+            // Nobody is at the terminal any more: its foreground gets SIGHUP.
+            self.terminal = None;
             self.facts.push_back(JobEvent::ClientGone);
         }
         if ready[0] {
@@ -81,6 +90,7 @@ impl Keeper<'_> {
                     self.init_gone = true;
                     // The client is not to wait for a grace that its init did not survive.
                     self.reply = None;
+                    self.terminal = None;
                     self.facts.push_back(JobEvent::InitGone);
                     return;
                 }

@@ -19,6 +19,7 @@ mod request;
 mod service;
 mod sink;
 mod stuck;
+mod terminal;
 mod users;
 
 pub use cgroup::Cgroup;
@@ -57,6 +58,7 @@ use crate::{
 use output::Output;
 use request::{Client, load};
 use service::Service;
+use terminal::Terminal;
 
 /// Characters of a command that `ps` may show.
 const COMMAND_TEXT: usize = 200;
@@ -184,6 +186,8 @@ struct Keeper<'a> {
     job: Job,
     reply: Option<File>,
     outputs: Vec<Output>,
+    /// Instead of those.
+    terminal: Option<Terminal>,
     service: Option<Service<'a>>,
     /// The exec's outcome, until it is known.
     outcome: Option<OwnedFd>,
@@ -338,6 +342,9 @@ impl Keeper<'_> {
     fn finish_outputs(&mut self) {
         for output in &mut self.outputs {
             output.finish(self.start.grace);
+        }
+        if let Some(terminal) = &mut self.terminal {
+            terminal.finish(self.start.grace);
         }
         if let Some(service) = &mut self.service {
             service.finish_outputs();

@@ -22,6 +22,7 @@ pub(super) struct Client {
     pub(super) stdin: Option<File>,
     pub(super) stdout: Option<File>,
     pub(super) stderr: Option<File>,
+    pub(super) resize: Option<File>,
 }
 
 /// Reads the request and opens its FIFOs. Answers also with where it is, if it is anywhere.
@@ -44,7 +45,7 @@ pub(super) fn load(start: &Start, client: &mut Client) -> Result<(Request, Optio
         false => Refusal(Cause::ClientGone),
     };
     let Some(control) = start.control else { return Err(Refusal(Cause::ClientGone)) };
-    let place = Place::open(control, id).map_err(|error| shortage(error, "open the request"))?;
+    let mut place = Place::open(control, id).map_err(|error| shortage(error, "open the request"))?;
     let directory = &place.directory;
     // Whoever may command us: the directory's owner, and root, who may drive us from the host.
     let owners = [0, process::uid()];
@@ -58,17 +59,21 @@ pub(super) fn load(start: &Start, client: &mut Client) -> Result<(Request, Optio
     if client.reply.is_none() && !request.detach {
         return Err(Refusal(Cause::ClientGone));
     }
-    let open = |number: usize, access| {
-        let name = files::STREAMS[number];
+    place.has_terminal = request.tty.is_some();
+    let directory = &place.directory;
+    let open = |name, access| {
         let file = directory.open_fifo(name, access, Some(&owners));
         file.map(Some).map_err(refuse(format!("open {name}")))
     };
     if request.stdin {
-        client.stdin = open(0, Access::Read)?;
+        client.stdin = open(files::STREAMS[0], Access::Read)?;
     }
     if !request.detach {
-        client.stdout = open(1, Access::Write)?;
-        client.stderr = open(2, Access::Write)?;
+        client.stdout = open(files::STREAMS[1], Access::Write)?;
+        match request.tty {
+            Some(_) => client.resize = open(files::RESIZE, Access::Read)?,
+            None => client.stderr = open(files::STREAMS[2], Access::Write)?,
+        }
     }
     Ok((request, Some(place)))
 }
@@ -78,6 +83,7 @@ pub(super) struct Place {
     requests: Dir,
     name: String,
     directory: Dir,
+    has_terminal: bool,
 }
 
 impl Place {
@@ -85,13 +91,16 @@ impl Place {
         let requests = control.dir(files::REQUESTS)?;
         let name = id.to_string();
         let directory = requests.dir(&name)?;
-        Ok(Place { requests, name, directory })
+        Ok(Place { requests, name, directory, has_terminal: false })
     }
 
     /// Both ends are open, nobody needs the names.
     pub(super) fn remove(self) {
         for file in [files::REQUEST, files::REPLY].iter().chain(&files::STREAMS) {
             let _ = self.directory.remove(file);
+        }
+        if self.has_terminal {
+            let _ = self.directory.remove(files::RESIZE);
         }
         let _ = self.requests.remove_dir(&self.name);
     }

@@ -47,6 +47,8 @@ pub mod files {
     pub const REPLY: &str = "reply";
     /// The three streams: FIFOs in a request's directory.
     pub const STREAMS: [&str; 3] = ["stdin", "stdout", "stderr"];
+    /// In the directory of a request with a terminal: a FIFO with its size, a line whenever that is another.
+    pub const RESIZE: &str = "resize";
     /// In a job's directory.
     pub const RECORD: &str = "record.json";
     /// Kept output, in a job's directory.

@@ -3,6 +3,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{Bytes, VERSION};
+use crate::base::Size;
 
 /// What `exec` asks for: `request.json`. Times are in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Request {
     /// The job lives on when its client goes; output goes to the client and is kept as well.
     #[serde(default)]
     pub keep: bool,
+    /// The job gets a terminal of its own, of this size at first: there is a `resize` FIFO, and no `stderr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<Size>,
     /// End the job's tree after this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -119,6 +123,7 @@ impl Request {
             stdin: false,
             detach: false,
             keep: false,
+            tty: None,
             timeout_ms: None,
             grace_ms: None,
             heartbeat_ms: None,
@@ -151,6 +156,9 @@ impl Request {
         if let Some(entry) = request.env.iter().find(|entry| entry.0.iter().position(|b| *b == b'=').unwrap_or(0) == 0)
         {
             return bad(format!("bad request: environment entry {entry:?} is not KEY=VALUE"));
+        }
+        if request.tty.is_some() && (request.detach || request.keep) {
+            return bad("bad request: a terminal needs a client: no detach or keep with tty".into());
         }
         request.limits.check().map_err(|BadRequest(what)| BadRequest(format!("bad request: {what}")))?;
         Ok(request)
@@ -191,6 +199,12 @@ mod tests {
             (r#"{"version":1,"command":["a\u0000"]}"#, "NUL"),
             (r#"{"version":1,"command":["x"],"env":["=1"]}"#, "not KEY=VALUE"),
             (r#"{"version":1,"command":["x"],"env":["A"]}"#, "not KEY=VALUE"),
+            (
+                r#"{"version":1,"command":["x"],"tty":{"columns":80,"rows":24},"keep":true}"#,
+                "no detach or keep with tty",
+            ),
+            (r#"{"version":1,"command":["x"],"tty":{"columns":80}}"#, "missing field `rows`"),
+            (r#"{"version":1,"command":["x"],"tty":{"columns":65536,"rows":1}}"#, "65536"),
             (r#"{"version":1,"command":["x"],"timeout":3}"#, "unknown field `timeout`"),
             (r#"{"version":1,"command":["x"],"limits":{"stack":3}}"#, "unknown field `stack`"),
             (r#"{"version":1,"command":["x"],"limits":{"nice":20}}"#, "nice 20: use -20 to 19"),

@@ -103,6 +103,16 @@ pub fn ignored() -> Vec<Signal> {
     (1..=64).filter(|number| mask & (1 << (number - 1)) != 0).filter_map(Signal::new).collect()
 }
 
+/// Has a signal that is blocked do to us what it does by default: SIGTSTP stops us until SIGCONT, unless there is nobody
+/// who could let us go on (an orphaned process group).
+pub fn act_by_default(signal: Signal) -> io::Result<()> {
+    let mut set = SigSet::empty();
+    set.add(NixSignal::try_from(signal.get())?);
+    send(super::process::me(), signal)?;
+    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None)?;
+    Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?)
+}
+
 fn is_ignored(signal: NixSignal) -> bool {
     // SAFETY: without a new action nothing is changed; a zeroed structure is valid to be overwritten.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };

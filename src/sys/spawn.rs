@@ -187,11 +187,7 @@ impl Command<'_> {
 
     fn set_up(&self) -> io::Result<()> {
         match self.group {
-            Group::Session => drop(nix::unistd::setsid()?),
-            Group::SessionOfTerminal => {
-                nix::unistd::setsid()?;
-                let _ = tty::take_control();
-            }
+            Group::Session | Group::SessionOfTerminal => drop(nix::unistd::setsid()?),
             Group::Ours => {}
             Group::Own | Group::Foreground => {
                 let zero = nix::unistd::Pid::from_raw(0);
@@ -216,6 +212,9 @@ impl Command<'_> {
                     }
                 }
             }
+        }
+        if self.group == Group::SessionOfTerminal {
+            let _ = tty::take_control();
         }
         if let Some(third) = self.third {
             // From another number, or it would be closed on exec.

@@ -52,10 +52,13 @@ pub fn begin() -> Original {
 /// From here on a panic ends this process, with 125 and a line that never waits. The program does not unwind: what
 /// that takes would be a tenth of it. (Tests do, and what they fork must not.)
 pub(super) fn end_at_panic() {
-    set_hook(Box::new(|panic| {
-        let _ = Stderr::new().write(format!("lastout: error: {}\n", words(panic)).as_bytes());
-        process::exit_now(125)
-    }));
+    at_panic(last_words);
+}
+
+/// What is said at a panic, and the exit code.
+pub(super) fn last_words(panic: &str) -> u8 {
+    let _ = Stderr::new().write(format!("lastout: error: {panic}\n").as_bytes());
+    125
 }
 
 /// For the init: what is done instead from here on, until there is an exit code.

@@ -1,11 +1,18 @@
-//! The terminal's foreground.
+//! Terminals: the foreground, new ones, modes and sizes.
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    sync::Mutex,
 };
 
-use crate::base::Pid;
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
+use super::start;
+use crate::base::{Pid, Size};
 
 /// Our terminal, if standard input is it and we are in its foreground, so that main should be. `anywhere`: also
 /// where standard input is something else.
@@ -47,4 +54,183 @@ pub fn give_foreground(terminal: impl AsFd, leader: Pid) -> io::Result<()> {
 /// Takes the foreground back for our own process group.
 pub fn take_foreground(terminal: impl AsFd) -> io::Result<()> {
     Ok(nix::unistd::tcsetpgrp(terminal, nix::unistd::getpgrp())?)
+}
+
+/// Where new terminals come from.
+pub const MULTIPLEXER: &str = "/dev/ptmx";
+
+/// A new terminal (pty(7)): the end that shows and types, which never waits, and the one that a program is given. It is
+/// nobody's controlling terminal. An error is that of [`MULTIPLEXER`].
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut options = std::fs::File::options();
+    let master = options.read(true).write(true).custom_flags(super::fd::OPEN_NONBLOCKING).open(MULTIPLEXER)?;
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the request reads one number.
+    if unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &unlocked) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Not by its name: whatever is mounted at /dev/pts, this is the other end.
+    // SAFETY: the request takes a number.
+    let slave =
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
+    if slave < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok((master.into(), unsafe { OwnedFd::from_raw_fd(slave) }))
+}
+
+/// Makes somebody a terminal's owner; its group stays (where there is one for terminals, the kernel has given it that).
+pub fn give_to(terminal: impl AsFd, uid: u32) -> io::Result<()> {
+    Ok(nix::unistd::fchown(terminal, Some(nix::unistd::Uid::from_raw(uid)), None)?)
+}
+
+/// A terminal's size; `None`: it is no terminal, or has none.
+pub fn size(terminal: impl AsFd) -> Option<Size> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` is valid for writing.
+    let result = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
+    (result == 0 && size.ws_col > 0 && size.ws_row > 0).then_some(Size { columns: size.ws_col, rows: size.ws_row })
+}
+
+/// Gives a terminal this size. The kernel tells its foreground, if it is another one.
+pub fn set_size(terminal: impl AsFd, size: Size) -> io::Result<()> {
+    let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` is valid for reading.
+    match unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether it is a terminal.
+pub fn is_terminal(fd: impl AsFd) -> bool {
+    tcgetattr(fd).is_ok()
+}
+
+/// How a terminal treats keys and output.
+#[derive(Clone, Debug)]
+pub struct Modes(Termios);
+
+impl Modes {
+    /// As they are.
+    pub fn of(terminal: impl AsFd) -> io::Result<Modes> {
+        Ok(Modes(tcgetattr(terminal)?))
+    }
+
+    /// Every key comes through as it is typed, and every byte goes out as it is (cfmakeraw(3)).
+    pub fn raw(&self) -> Modes {
+        let mut raw = self.0.clone();
+        cfmakeraw(&mut raw);
+        Modes(raw)
+    }
+
+    /// Sets them. In the terminal's background this stops the process, unless it blocks or ignores SIGTTOU.
+    pub fn set(&self, terminal: impl AsFd) -> io::Result<()> {
+        // Without waiting for what is still being written, which may be never.
+        Ok(tcsetattr(terminal, SetArg::TCSANOW, &self.0)?)
+    }
+}
+
+/// A terminal in raw mode. When this is dropped the terminal is as it was before.
+#[derive(Debug)]
+pub struct Raw {
+    terminal: BorrowedFd<'static>,
+    before: Modes,
+    is_raw: bool,
+}
+
+impl Raw {
+    /// Makes it raw. In its background this stops the process, as everything that asks for the terminal.
+    pub fn enter(terminal: BorrowedFd<'static>) -> io::Result<Raw> {
+        let before = Modes::of(terminal)?;
+        before.raw().set(terminal)?;
+        Ok(Raw { terminal, before, is_raw: true })
+    }
+
+    /// A panic drops nothing: has it give the terminal back, too.
+    pub fn mind_panics(&self) {
+        let (terminal, before) = (self.terminal, Mutex::new(self.before.clone()));
+        start::at_panic(move |panic| {
+            if let Ok(before) = before.lock()
+                && is_ours(terminal)
+            {
+                let _ = before.set(terminal);
+            }
+            start::last_words(panic)
+        });
+    }
+
+    /// For as long as we are stopped, or for good: as it was before.
+    pub fn leave(&mut self) {
+        // Who has taken the foreground has set it up as it needs it.
+        if std::mem::take(&mut self.is_raw) && is_ours(self.terminal) {
+            let _ = self.before.set(self.terminal);
+        }
+    }
+
+    /// Raw once more, after a stop, if somebody has put us into the foreground.
+    pub fn again(&mut self) {
+        if is_ours(self.terminal) {
+            self.is_raw = self.before.raw().set(self.terminal).is_ok();
+        }
+    }
+}
+
+/// Whether we may set it up: not in its background. A terminal that is not our session's has no foreground for us.
+fn is_ours(terminal: BorrowedFd) -> bool {
+    nix::unistd::tcgetpgrp(terminal).map_or(true, |group| group == nix::unistd::getpgrp())
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::spawn, *};
+
+    #[test]
+    fn a_terminal_is_as_it_was_after_an_end_and_after_a_panic() {
+        let (_master, slave) = pair().unwrap();
+        // It lives as long as the test.
+        let slave: &'static OwnedFd = Box::leak(Box::new(slave));
+        let modes = || {
+            let modes = tcgetattr(slave).unwrap();
+            (modes.input_flags, modes.output_flags, modes.local_flags, modes.control_chars[..17].to_vec())
+        };
+        let before = modes();
+        let mut raw = Raw::enter(slave.as_fd()).unwrap();
+        assert_ne!(modes(), before);
+        raw.leave();
+        assert_eq!(modes(), before);
+        raw.again();
+        assert_ne!(modes(), before);
+        drop(raw);
+        assert_eq!(modes(), before);
+        let child = spawn::fork_child(|| {
+            let raw = Raw::enter(slave.as_fd()).unwrap();
+            raw.mind_panics();
+            if modes() == before {
+                return 0;
+            }
+            panic!("a bug, for a test")
+        });
+        let ended = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child.unwrap().get()), None).unwrap();
+        assert!(matches!(ended, nix::sys::wait::WaitStatus::Exited(_, 125)), "{ended:?}");
+        assert_eq!(modes(), before);
+    }
+
+    #[test]
+    fn a_new_terminal_has_the_size_that_it_is_given() {
+        let (master, slave) = pair().unwrap();
+        assert_eq!(size(&slave), None);
+        let wanted = Size { columns: 132, rows: 43 };
+        set_size(&master, wanted).unwrap();
+        assert_eq!((size(&slave), size(&master)), (Some(wanted), Some(wanted)));
+        assert!(is_terminal(&slave));
+        assert!(!is_terminal(std::fs::File::open("/dev/null").unwrap()));
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod hangfs;
+pub mod pty;
 
 use std::{
     fs,
@@ -52,6 +53,9 @@ pub fn has(what: &str) -> bool {
         }
         "tini" => fails("tini", &["--version"]),
         "dumb-init" => fails("dumb-init", &["--version"]),
+        "vi" => fails("vi", &["--version"]),
+        "htop" => fails("htop", &["--version"]),
+        "python3" => fails("python3", &["--version"]),
         "catatonit" => fails("catatonit", &["--version"]),
         other => panic!("the tests do not know '{other}'"),
     };

@@ -1,0 +1,5 @@
+//! Terminals: `lastout exec -it` inside and from the host, and main's own.
+
+mod exec;
+mod programs;
+mod restored;
