@@ -19,7 +19,7 @@ use crate::support::*;
 
 const O_NONBLOCK: i32 = 0o4000;
 /// An end that does not come within this time is a hang. Only a failing test waits so long.
-const HANG: Duration = Duration::from_secs(20);
+const HANG: Duration = Duration::from_secs(60);
 
 /// An error's name, and how lastout writes it.
 type Errno = (&'static str, &'static str);

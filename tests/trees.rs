@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -172,4 +174,49 @@ fn what_asks_for_time_gets_it() {
     let (mut client, _got) = start(&init, &["--timeout", "100ms"], &script);
     assert_eq!(status(wait(&mut client)), 124);
     assert_eq!(fs::read_to_string(&file).unwrap(), "saved\n");
+}
+
+/// Two families of sixteen lines that fork all the time, and the end of the pipe that all of them hold.
+fn forking(init: &Init) -> (String, fs::File) {
+    let pipe = init.scratch.path().join("pipe");
+    run("mkfifo", &[pipe.to_str().unwrap()]);
+    let end = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
+    (format!("9> {} {} 2 16 60", pipe.display(), FIXTURES.join("forks").display()), end)
+}
+
+/// Whether nobody holds the pipe: then a read comes to its end, and does not say that there may be more.
+fn is_let_go(mut pipe: &fs::File) -> bool {
+    let mut said = Vec::new();
+    pipe.read_to_end(&mut said).map(|_| assert_eq!(said, b"up\n")).is_ok()
+}
+
+#[test]
+fn what_forks_all_the_time_ends_with_its_job_and_the_client_is_not_told_before() {
+    if !has("cc") {
+        return;
+    }
+    both_roles(|init| {
+        let (script, pipe) = forking(init);
+        let output = init.ask(&["exec", "--grace", "100ms", "--", "sh", "-c", &format!("{script}; exit 3")]);
+        assert!(is_let_go(&pipe), "some of the family live");
+        assert_eq!(output.status.code(), Some(3), "{}", both(&output));
+    });
+}
+
+#[test]
+fn what_forks_all_the_time_ends_with_main() {
+    if !has("cc") {
+        return;
+    }
+    let place = scratch();
+    let go = place.path().join("go");
+    run("mkfifo", &[go.to_str().unwrap()]);
+    let script = format!("read script < {}; eval \"$script\"; exit 3", go.display());
+    let init = Init::start(As::Subreaper, &["--grace", "100ms", "--", "sh", "-c", &script]);
+    let (families, pipe) = forking(&init);
+    fs::write(&go, format!("{families}\n")).unwrap();
+    let (code, said) = init.end();
+    assert!(is_let_go(&pipe), "some of the family live");
+    assert_eq!(code, 3, "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("stuck")), "{said:?}");
 }

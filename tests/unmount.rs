@@ -80,7 +80,7 @@ fn round(scratch: &Path, from: From, kinds: &str, odd: bool, init: &[&str], pati
         .args([
             "--signal",
             "KILL",
-            "20",
+            "120",
             "unshare",
             "--pid",
             "--fork",

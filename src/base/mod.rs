@@ -15,7 +15,7 @@ pub use duration::{DURATION, duration, seconds_of};
 pub use exit::{Errno, ExecFailure, Exit};
 pub use map::{Map, Set};
 pub use name::{BadName, JobId, JobRef, Name, RequestId, Subject};
-pub use pid::{Pgid, Pid, ProcId};
+pub use pid::{Pgid, Pid, ProcId, Whom};
 pub use process::Process;
 pub use signal::Signal;
 pub use size::Size;

@@ -55,10 +55,24 @@ impl Pgid {
         if leader.0 > 1 { Some(Pgid(leader.0)) } else { None }
     }
 
+    /// A group as the kernel tells it: 0 where it is outside the PID namespace.
+    pub const fn seen(raw: i32) -> Option<Pgid> {
+        if raw > 1 { Some(Pgid(raw)) } else { None }
+    }
+
     /// The number, for a system call.
     pub const fn get(self) -> i32 {
         self.0
     }
+}
+
+/// Whom a signal is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Whom {
+    /// One process.
+    One(Pid),
+    /// Every member of a process group, in one instant: no fork escapes that.
+    Group(Pgid),
 }
 
 /// One process and no other: a pid can be used again, a pid with its start time cannot.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Target, found::Found, text::short};
 use crate::{
-    base::{Errno, Map, Pid, ProcId, Process, Set, Signal, plain},
+    base::{Errno, Map, Pid, ProcId, Process, Set, Signal, Whom, plain},
     core::{Ending, STUCK_AFTER},
     inspect::{self, Clocks, Looker, Unseen, Wait},
     proto::{files, place},
@@ -402,8 +402,8 @@ fn end(mut ours: Set<ProcId>, grace: Duration) -> Set<ProcId> {
         }
         ending.child_ended(now);
         if ending.wants_look(now) {
-            for (pid, signal) in ending.looked(now, &members) {
-                if let Some(process) = members.iter().find(|process| process.id.pid == pid) {
+            for (whom, signal) in ending.looked(now, &members) {
+                if let Some(process) = members.iter().find(|process| whom == Whom::One(process.id.pid)) {
                     send(process.id, signal);
                 }
             }

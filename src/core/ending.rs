@@ -7,13 +7,17 @@
 //! grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody is left is a fact from
 //! outside (no child left to wait for), not a conclusion of this module.
 //!
+//! SIGKILL goes to whole process groups: a family of which each member forks the next one and ends is gone before
+//! a signal for one of them arrives, but none of it escapes a signal for all. So a group is forced for a dead
+//! member, too. Our own group is not: others are in it.
+//!
 //! It promises: nothing is killed before it was asked, or had its grace (whoever a command that is asked alone, and does
 //! not go, keeps below it is not asked); nothing is asked twice; there is
 //! a deadline as long as somebody is left.
 
 use std::time::Duration;
 
-use crate::base::{Map, Pgid, Pid, ProcId, Process, Set, Signal, Tick};
+use crate::base::{Map, Pgid, Pid, ProcId, Process, Set, Signal, Tick, Whom};
 
 /// Between two looks that are made because a child ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -29,7 +33,8 @@ enum Said {
     /// Asked by somebody else, or born a moment too late for that.
     Perhaps,
     Term,
-    Kill,
+    /// At this moment, by itself or with its group.
+    Kill(Tick, Whom),
 }
 
 /// See the module's documentation.
@@ -41,7 +46,10 @@ pub struct Ending {
     other: Option<(Pgid, Signal)>,
     /// What is below it is its own to end, as long as it lives.
     alone: Option<Pid>,
+    /// Whole groups are forced, but for this one.
+    own_group: Option<Option<Pgid>>,
     told: Map<ProcId, Said>,
+    forced_since: Option<Tick>,
     last_look: Option<Tick>,
     next_look: Option<Tick>,
     pause: Duration,
@@ -55,7 +63,9 @@ impl Ending {
             kill_at: now + grace,
             other: None,
             alone: None,
+            own_group: None,
             told: Map::new(),
+            forced_since: None,
             last_look: None,
             next_look: Some(now),
             pause: KILL_PAUSE.0,
@@ -79,6 +89,12 @@ impl Ending {
     /// Leaves what is below this one to it, as long as it lives.
     pub fn asking_alone(mut self, command: Option<Pid>) -> Ending {
         self.alone = command;
+        self
+    }
+
+    /// Forces whole groups, but never our own. Only for who ends all that is below him: others may be in a group, too.
+    pub fn by_groups(mut self, own: Option<Pgid>) -> Ending {
+        self.own_group = Some(own);
         self
     }
 
@@ -118,9 +134,27 @@ impl Ending {
         now >= self.deadline()
     }
 
+    /// Whether the grace is over.
+    pub fn is_due(&self, now: Tick) -> bool {
+        now >= self.kill_at
+    }
+
     /// Since when SIGKILL is being sent.
     pub fn forced_for(&self, now: Tick) -> Option<Duration> {
-        (now >= self.kill_at).then(|| now.since(self.kill_at))
+        self.forced_since.map(|since| now.since(since))
+    }
+
+    /// Those that live although they were forced a while ago.
+    pub fn stuck<'a>(&self, now: Tick, seen: &'a [Process]) -> Vec<&'a Process> {
+        let old = |said: &Said| matches!(said, Said::Kill(since, _) if now.since(*since) >= STUCK_AFTER);
+        let is_stuck = |process: &&Process| !process.is_dead() && self.told.get(&process.id).is_some_and(old);
+        seen.iter().filter(is_stuck).collect()
+    }
+
+    /// Whom to force for this one.
+    fn target(&self, process: &Process) -> Whom {
+        let group = self.own_group.and_then(|own| Pgid::seen(process.group).filter(|group| Some(*group) != own));
+        group.map_or(Whom::One(process.id.pid), Whom::Group)
     }
 
     fn is_forcing(&self) -> bool {
@@ -128,33 +162,55 @@ impl Ending {
     }
 
     /// Takes what a look saw; answers with the signals to send, in order.
-    pub fn looked(&mut self, now: Tick, seen: &[Process]) -> Vec<(Pid, Signal)> {
+    pub fn looked(&mut self, now: Tick, seen: &[Process]) -> Vec<(Whom, Signal)> {
+        self.last_look = Some(now);
+        if self.is_due(now) {
+            self.forced_since.get_or_insert(now);
+            return self.force(now, seen);
+        }
         let mut signals = Vec::new();
-        let forcing = now >= self.kill_at;
-        let mut news = false;
         let spared = self.below_the_asked(seen);
         for process in seen.iter().filter(|p| p.id.pid != self.me && !p.is_dead()) {
             let said = self.told.get(&process.id).copied();
             let pid = process.id.pid;
-            if forcing && said != Some(Said::Kill) {
-                signals.push((pid, Signal::KILL));
-                self.told.insert(process.id, Said::Kill);
-                news = true;
-            } else if !forcing && matches!(said, None | Some(Said::Perhaps)) && !spared.contains(&pid) {
-                signals.push((pid, self.request(process)));
+            if matches!(said, None | Some(Said::Perhaps)) && !spared.contains(&pid) {
+                signals.push((Whom::One(pid), self.request(process)));
                 if process.is_stopped() {
-                    signals.push((pid, Signal::CONT));
+                    signals.push((Whom::One(pid), Signal::CONT));
                 }
                 self.told.insert(process.id, Said::Term);
             }
         }
-        self.last_look = Some(now);
-        self.next_look = match (forcing, news) {
-            (false, _) => None,
-            (true, true) => Some(now),
-            (true, false) => Some(now + self.pause),
-        };
-        if forcing && !news {
+        self.next_look = None;
+        signals
+    }
+
+    fn force(&mut self, now: Tick, seen: &[Process]) -> Vec<(Whom, Signal)> {
+        let mut signals = Vec::new();
+        let mut groups = Set::new();
+        let (mut news, mut somebody) = (false, false);
+        for process in seen.iter().filter(|p| p.id.pid != self.me) {
+            let target = self.target(process);
+            // Whoever changed his group since the look was not in it when that was forced.
+            let has_it = matches!(self.told.get(&process.id), Some(Said::Kill(_, by)) if *by == target);
+            let is_new = !has_it && !process.is_dead();
+            if is_new {
+                self.told.insert(process.id, Said::Kill(now, target));
+            }
+            news |= is_new;
+            somebody |= !process.is_dead();
+            match target {
+                Whom::Group(group) if (is_new || process.is_dead()) && groups.insert(group.get()) => {
+                    signals.push((Whom::Group(group), Signal::KILL));
+                }
+                Whom::One(pid) if is_new => signals.push((Whom::One(pid), Signal::KILL)),
+                Whom::Group(_) | Whom::One(_) => {}
+            }
+        }
+        self.next_look = Some(if news { now } else { now + self.pause });
+        // Nobody is seen and somebody is left: he is too quick for us, so we are not to become slower.
+        let too_quick = !somebody && self.forced_for(now).is_some_and(|time| time < STUCK_AFTER);
+        if !news && !too_quick {
             self.pause = (self.pause * 2).min(KILL_PAUSE.1);
         }
         signals
@@ -194,14 +250,22 @@ mod tests {
         Tick(ms * 1000)
     }
 
-    fn said(signals: Vec<(Pid, Signal)>) -> Vec<(i32, &'static str)> {
+    /// Groups as negative numbers, as kill(2) has them.
+    fn number(whom: Whom) -> i32 {
+        match whom {
+            Whom::One(pid) => pid.get(),
+            Whom::Group(group) => -group.get(),
+        }
+    }
+
+    fn said(signals: Vec<(Whom, Signal)>) -> Vec<(i32, &'static str)> {
         let name = |s| match s {
             Signal::TERM => "TERM",
             Signal::CONT => "CONT",
             Signal::KILL => "KILL",
             _ => "?",
         };
-        signals.into_iter().map(|(pid, signal)| (pid.get(), name(signal))).collect()
+        signals.into_iter().map(|(whom, signal)| (number(whom), name(signal))).collect()
     }
 
     #[test]
@@ -286,10 +350,65 @@ mod tests {
             of(4, process(4, 2, 'S')),
             of(0, process(5, 1, 'S')),
         ];
-        let signals = ending.looked(at(0), &seen).into_iter().map(|(pid, signal)| (pid.get(), signal));
+        let signals = ending.looked(at(0), &seen).into_iter().map(|(whom, signal)| (number(whom), signal));
         let (int, term) = (Signal::INT, Signal::TERM);
         assert_eq!(signals.collect::<Vec<_>>(), [(2, int), (3, int), (3, Signal::CONT), (4, term), (5, term)]);
         assert_eq!(said(ending.looked(at(7000), &seen[..1])), [(2, "KILL")]);
+    }
+
+    #[test]
+    fn whole_groups_are_forced_but_never_our_own() {
+        let of = |group: i32, process: Process| Process { group, ..process };
+        let seen = [
+            of(2, process(2, 1, 'S')),
+            of(2, process(3, 2, 'S')),
+            // Ours, and those that kill(2) would take for more than a group.
+            of(9, process(4, 1, 'S')),
+            of(0, process(5, 1, 'S')),
+            of(1, process(6, 1, 'S')),
+            // Whoever is left of this one's group has not been seen.
+            of(7, process(7, 1, 'Z')),
+            of(9, process(8, 1, 'Z')),
+        ];
+        let begin = || Ending::begin(at(0), ME, Duration::ZERO);
+        let kill = |list: &[i32]| list.iter().map(|number| (*number, "KILL")).collect::<Vec<_>>();
+        let mut ending = begin().by_groups(Pgid::seen(9));
+        assert_eq!(said(ending.looked(at(0), &seen)), kill(&[-2, 4, 5, 6, -7]));
+        // The living have it; of the dead one's family somebody may be new.
+        assert_eq!(said(ending.looked(at(0), &seen)), kill(&[-7]));
+        let moved = [of(3, process(3, 2, 'S'))];
+        assert_eq!(said(ending.looked(at(0), &moved)), kill(&[-3]), "it was not in its group any more");
+        assert_eq!(said(begin().looked(at(0), &seen)), kill(&[2, 3, 4, 5, 6]), "who does not say so");
+        let mut asked = Ending::begin(at(0), ME, Duration::from_secs(7)).by_groups(None);
+        let term: Vec<_> = said(asked.looked(at(0), &seen)).into_iter().map(|(number, _)| number).collect();
+        assert_eq!(term, [2, 3, 4, 5, 6], "each is asked for itself");
+    }
+
+    #[test]
+    fn who_is_too_quick_to_be_seen_is_looked_for_all_the_time_and_is_not_stuck() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7)).by_groups(None);
+        // Late by an hour: the force begins with the first look.
+        assert_eq!(ending.forced_for(at(3_600_000)), None);
+        let mut now = 3_600_000;
+        for pid in 0..100 {
+            let seen = if pid % 2 == 0 { vec![] } else { vec![process(100 + pid, 1, 'R')] };
+            ending.looked(at(now), &seen);
+            assert_eq!(ending.stuck(at(now), &seen), Vec::<&Process>::new());
+            let next = ending.deadline();
+            assert!(next <= at(now + 10), "{next:?} at {now}");
+            now = next.0 / 1000;
+        }
+        assert_eq!(ending.forced_for(at(now)), Some(Duration::from_millis(now - 3_600_000)));
+        // Who does not go has had it for long; and who is not there at all does not cost us everything.
+        let seen = [process(2, 1, 'D'), process(3, 1, 'Z')];
+        ending.looked(at(now), &seen);
+        assert!(ending.stuck(at(now + 1999), &seen).is_empty());
+        assert_eq!(ending.stuck(at(now + 2000), &seen), [&seen[0]]);
+        for _ in 0..10 {
+            now = ending.deadline().0 / 1000 + 2000;
+            ending.looked(at(now), &[]);
+        }
+        assert_eq!(ending.deadline(), at(now + 500));
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Config {
     pub role: Role,
     /// Our own process id.
     pub me: Pid,
+    /// Our own process group, in which others are.
+    pub own_group: Option<Pgid>,
     /// There is a command; otherwise hold.
     pub main: bool,
     /// Between TERM and KILL, if somebody said so.

@@ -17,12 +17,12 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    Ending, STUCK_AFTER, STUCK_EVERY,
+    Ending, STUCK_EVERY,
     run::{DETACH, Note, Run, Task, Todo, Unmount},
     service::{Ready, RunConfig, StopTo},
 };
 use crate::{
-    base::{ExecFailure, Exit, Pgid, Pid, Process, Signal, Tick},
+    base::{ExecFailure, Exit, Pgid, Pid, Process, Signal, Tick, Whom},
     proto::{Cause, Leftover, Notice, OomKill, Order, Who},
 };
 
@@ -39,6 +39,8 @@ pub struct JobConfig {
     pub bound_to_client: bool,
     /// Tell the client so often how it is.
     pub heartbeat: Option<Duration>,
+    /// The keeper's own process group, in which others are.
+    pub own_group: Option<Pgid>,
 }
 
 /// What a keeper saw.
@@ -378,7 +380,7 @@ impl Job {
             }
             (State::Unmounting(unmount), Note::Extend(time)) => unmount.extend(now, time),
             (State::Ending(ending), Note::Extend(time)) => {
-                if ending.forced_for(now).is_none() {
+                if !ending.is_due(now) {
                     ending.not_before(now + time);
                 }
             }
@@ -446,7 +448,8 @@ impl Job {
         let stop = self.run.as_ref().map(|run| &run.config().stop);
         let signal = stop.map_or(Signal::TERM, |stop| stop.signal);
         let alone = stop.filter(|stop| stop.to == StopTo::Command).and(self.command);
-        Ending::begin(now, self.me, grace).asking(self.group(), signal).asking_alone(alone)
+        let ending = Ending::begin(now, self.me, grace).by_groups(self.config.own_group);
+        ending.asking(self.group(), signal).asking_alone(alone)
     }
 
     /// Begins to end the tree, or ends it sooner.
@@ -517,17 +520,22 @@ impl Job {
             self.told_ending = true;
             orders.push(JobAction::TellEnding);
         }
-        orders.extend(ending.looked(now, seen).into_iter().map(|(pid, signal)| JobAction::Signal(pid, signal)));
-        if ending.forced_for(now).is_none_or(|forced| forced < STUCK_AFTER) {
+        orders.extend(ending.looked(now, seen).into_iter().map(|(whom, signal)| match whom {
+            Whom::One(pid) => JobAction::Signal(pid, signal),
+            Whom::Group(group) => JobAction::SignalGroup(group, signal),
+        }));
+        let left = ending.stuck(now, seen);
+        if left.is_empty() {
             return;
         }
-        let left = seen.iter().filter(|p| !p.is_dead());
-        let left: Vec<_> = left.map(|p| Leftover::new(p.id.pid, p.comm.clone(), p.state)).collect();
+        let all = left.len() == seen.iter().filter(|p| !p.is_dead()).count();
+        let left: Vec<_> = left.iter().map(|p| Leftover::new(p.id.pid, p.comm.clone(), p.state)).collect();
         if self.stuck_told.is_none_or(|told| now.since(told) >= STUCK_EVERY) {
             self.stuck_told = Some(now);
             orders.push(JobAction::TellStuck(left.clone()));
         }
-        if !self.reported {
+        // As long as others still go, its client is not told of an end.
+        if all && !self.reported {
             self.reported = true;
             let cause = self.cause.clone().unwrap_or(Cause::Exited);
             orders.push(JobAction::Report { exit: self.exit, cause, left });

@@ -354,8 +354,8 @@ pub(super) fn end_strays(
             let now = clock::now();
             // They are the init's children, not ours: nothing tells us of their ends, so look again.
             ending.child_ended(now);
-            for (pid, signal) in ending.looked(now, &found) {
-                let _ = signals::send(pid, signal);
+            for (whom, signal) in ending.looked(now, &found) {
+                let _ = signals::send_to(whom, signal);
             }
             sleep(Duration::from_millis(20));
         }

@@ -152,6 +152,7 @@ impl<'a> Turn<'a> {
         let core = Init::new(Config {
             role: if me == Pid::INIT { Role::Pid1 } else { Role::Subreaper },
             me,
+            own_group: process::group(),
             main: !plan.command.is_empty(),
             grace: plan.grace,
             stop_timeout: plan.stop_timeout,

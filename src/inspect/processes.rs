@@ -135,7 +135,12 @@ fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
             if let Some(process) = stat.ok().and_then(|stat| seen(&stat))
                 && known.insert(child)
             {
+                let is_dead = process.is_dead();
                 found.push(process);
+                // Whoever forks all the time is not to win time by the dead: they have no children any more.
+                if is_dead {
+                    continue;
+                }
                 next.push(match children(child) {
                     Err(error) if is_shortage(&error) => return Err(error),
                     children => children.unwrap_or_default(),

@@ -101,6 +101,7 @@ impl<'a> Keeper<'a> {
             default_grace: start.grace,
             bound_to_client: !request.detach && !request.keep,
             heartbeat: request.heartbeat().filter(|_| !request.detach),
+            own_group: process::group(),
         };
         let mut keeper = Keeper {
             job: Job::new(config, process::me()),
@@ -139,6 +140,7 @@ impl<'a> Keeper<'a> {
             default_grace: start.grace,
             bound_to_client: false,
             heartbeat: None,
+            own_group: process::group(),
         };
         let started = (SystemTime::now(), clock::now());
         let group = service.take_group();

@@ -237,6 +237,8 @@ impl Keeper<'_> {
             JobAction::TellStuck(left) => self.tell(&Notice::Stuck(explained(&left))),
             JobAction::Beat => self.beat(),
             JobAction::Look => {
+                // Who forks all the time may have ended by now.
+                self.reap();
                 let mut seen = inspect::below(process::me()).unwrap_or_else(|| {
                     log::warn!("{job}: cannot inspect its processes: no usable /proc");
                     Vec::new()

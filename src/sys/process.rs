@@ -4,11 +4,16 @@ use std::io;
 
 use nix::sys::prctl;
 
-use crate::base::{Pid, Signal};
+use crate::base::{Pgid, Pid, Signal};
 
 /// Our process id.
 pub fn me() -> Pid {
     Pid::new(nix::unistd::getpid().as_raw()).unwrap_or(Pid::INIT)
+}
+
+/// Our process group, if it is one that could be signalled.
+pub fn group() -> Option<Pgid> {
+    Pgid::seen(nix::unistd::getpgrp().as_raw())
 }
 
 /// Our parent's process id; `None` if it is outside the namespace.

@@ -9,7 +9,7 @@ use std::{io, os::fd::OwnedFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 
 use super::start::Original;
-use crate::base::{Pgid, Pid, Signal};
+use crate::base::{Pgid, Pid, Signal, Whom};
 
 /// Blocked signals, to be read.
 #[derive(Debug)]
@@ -137,6 +137,14 @@ pub fn send(pid: Pid, signal: Signal) -> io::Result<()> {
 /// Sends a signal to a process group.
 pub fn send_group(group: Pgid, signal: Signal) -> io::Result<()> {
     kill(-group.get(), signal.get())
+}
+
+/// Sends a signal to one or to all of a group.
+pub fn send_to(whom: Whom, signal: Signal) -> io::Result<()> {
+    match whom {
+        Whom::One(pid) => send(pid, signal),
+        Whom::Group(group) => send_group(group, signal),
+    }
 }
 
 /// As PID 1: whether any other process is left in the namespace. One system call: `kill(-1, 0)` signals

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{Engine, Init, Main, Role, Syncing, passed_over};
 use crate::{
-    base::{Map, Pid, Process, Set, Signal, Tick},
+    base::{Map, Pid, Process, Set, Signal, Tick, Whom},
     core::{Action, Ending, Level, Phase, STUCK_EVERY, flood::Flood, shutdown::SWEEP_AT_LEAST},
     proto::{Cause, Happening, Order},
 };
@@ -188,7 +188,10 @@ impl Init {
     /// What ends everything that is nobody's.
     fn ending(&mut self, now: Tick) -> &mut Ending {
         let time = self.budget.for_sweeping(now);
-        let begin = || Ending::begin(now, self.config.me, time).having_asked(mem::take(&mut self.asked));
+        let begin = || {
+            let ending = Ending::begin(now, self.config.me, time).by_groups(self.config.own_group);
+            ending.having_asked(mem::take(&mut self.asked))
+        };
         self.sweep.get_or_insert_with(begin)
     }
 
@@ -248,7 +251,7 @@ impl Init {
 
     /// The grace of Sweeping is over: as PID 1 one system call ends even what forks all the time.
     pub(super) fn kills_all(&mut self, now: Tick) -> bool {
-        let forced = self.sweep.as_ref().and_then(|sweep| sweep.forced_for(now)).is_some();
+        let forced = self.sweep.as_ref().is_some_and(|sweep| sweep.is_due(now));
         forced
             && self.phase == Phase::Sweeping
             && self.config.role == Role::Pid1
@@ -297,9 +300,13 @@ impl Init {
             self.alone = Some(seen.iter().all(|p| p.is_dead() || p.id.pid == self.config.me));
         }
         if let Some(sweep) = &mut self.sweep {
-            orders.extend(sweep.looked(now, &seen).into_iter().map(|(pid, signal)| Action::Signal(pid, signal)));
+            orders.extend(sweep.looked(now, &seen).into_iter().map(|(whom, signal)| match whom {
+                Whom::One(pid) => Action::Signal(pid, signal),
+                Whom::Group(group) => Action::SignalGroup(group, signal),
+            }));
             if let Some(forced) = sweep.forced_for(now) {
-                self.is_stuck(now, forced);
+                let somebody = !sweep.stuck(now, &seen).is_empty();
+                self.is_stuck(now, forced, somebody);
             }
         }
         self.last_seen = seen;

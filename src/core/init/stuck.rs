@@ -67,12 +67,12 @@ impl Init {
         matches!(self.phase, Phase::Stopping | Phase::Sweeping)
     }
 
-    /// SIGKILL was sent so long ago: whatever is left does not go.
-    pub(super) fn is_stuck(&mut self, now: Tick, forced: Duration) {
+    /// SIGKILL was sent so long ago: whatever is left does not go. `somebody`: there is one who lives although he has it.
+    pub(super) fn is_stuck(&mut self, now: Tick, forced: Duration, somebody: bool) {
         if forced < STUCK_AFTER {
             return;
         }
-        if !std::mem::replace(&mut self.explaining.forced, true) {
+        if somebody && !std::mem::replace(&mut self.explaining.forced, true) {
             self.explaining.next = Some(now);
         }
         if self.phase == Phase::Sweeping && self.config.role == Role::Subreaper && forced >= self.config.stuck_timeout {

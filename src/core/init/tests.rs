@@ -21,6 +21,7 @@ fn at(ms: u64) -> Tick {
 fn config(role: Role, main: bool) -> Config {
     Config {
         role,
+        own_group: None,
         me: if role == Role::Pid1 { Pid::INIT } else { pid(500) },
         main,
         grace: None,

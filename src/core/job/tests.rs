@@ -29,6 +29,7 @@ fn config() -> JobConfig {
         default_grace: Duration::from_secs(7),
         bound_to_client: true,
         heartbeat: None,
+        own_group: None,
     }
 }
 

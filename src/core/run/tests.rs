@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    base::{Errno, ExecFailure, ProcId, Process, Signal},
+    base::{Errno, ExecFailure, Pgid, ProcId, Process, Signal},
     core::{
         Job, JobConfig, JobEvent,
         service::{Health, Stop, StopTo},
@@ -63,7 +63,14 @@ struct Bench {
 impl Bench {
     fn new(run: RunConfig) -> Bench {
         let grace = run.stop.grace;
-        let job = JobConfig { timeout: None, grace, default_grace: s(7), bound_to_client: false, heartbeat: None };
+        let job = JobConfig {
+            timeout: None,
+            grace,
+            default_grace: s(7),
+            bound_to_client: false,
+            heartbeat: None,
+            own_group: None,
+        };
         let mut bench =
             Bench { job: Job::service(job, ME, Rc::new(run)), now: 0, orders: Vec::new(), tasks: Vec::new() };
         bench.step(JobEvent::Begin);
@@ -214,7 +221,14 @@ fn the_first_step_that_fails_ends_the_run_with_what_it_said() {
 #[test]
 fn a_step_that_cannot_be_forked_is_a_refusal() {
     let run = RunConfig { setup: vec![words("a")], ..config() };
-    let job = JobConfig { timeout: None, grace: None, default_grace: s(7), bound_to_client: false, heartbeat: None };
+    let job = JobConfig {
+        timeout: None,
+        grace: None,
+        default_grace: s(7),
+        bound_to_client: false,
+        heartbeat: None,
+        own_group: None,
+    };
     let (mut job, mut orders) = (Job::service(job, ME, Rc::new(run)), Vec::new());
     job.step(at(0), JobEvent::Begin, &mut orders);
     job.step(at(0), JobEvent::TaskNotForked(Task::Setup(0), "cannot fork".into()), &mut orders);
@@ -266,7 +280,7 @@ fn what_is_not_ready_in_time_is_ended_as_configured() {
     let int = JobAction::Signal(pid(COMMAND), Signal::INT);
     assert_eq!(bench.take(), [JobAction::Look, JobAction::TellEnding, int]);
     bench.pass(5000);
-    assert!(bench.take().contains(&JobAction::Signal(pid(COMMAND), Signal::KILL)));
+    assert!(bench.take().contains(&JobAction::SignalGroup(Pgid::led_by(pid(COMMAND)).unwrap(), Signal::KILL)));
     bench.command_ends();
     assert_eq!(bench.cause(), Some(Cause::NotReady));
 }
@@ -335,7 +349,14 @@ fn a_stop_ends_a_check_at_once_and_waits_for_it() {
 #[test]
 fn a_check_whose_fork_is_told_after_the_stop_is_ended_then() {
     let run = RunConfig { health: health(), ..config() };
-    let job = JobConfig { timeout: None, grace: None, default_grace: s(7), bound_to_client: false, heartbeat: None };
+    let job = JobConfig {
+        timeout: None,
+        grace: None,
+        default_grace: s(7),
+        bound_to_client: false,
+        heartbeat: None,
+        own_group: None,
+    };
     let (mut job, mut orders) = (Job::service(job, ME, Rc::new(run)), Vec::new());
     for event in [JobEvent::Begin, JobEvent::Forked(pid(COMMAND)), JobEvent::Executed, JobEvent::Tick] {
         job.step(at(0), event, &mut orders);
@@ -548,7 +569,7 @@ fn a_mount_that_is_held_is_detached_and_a_daemon_that_does_not_end_is_asked_then
     bench.pass(1);
     assert!(bench.take().contains(&JobAction::Signal(pid(COMMAND), Signal::INT)));
     bench.pass(5000);
-    assert!(bench.take().contains(&JobAction::Signal(pid(COMMAND), Signal::KILL)));
+    assert!(bench.take().contains(&JobAction::SignalGroup(Pgid::led_by(pid(COMMAND)).unwrap(), Signal::KILL)));
     bench.command_ends();
     assert_eq!(bench.cause(), Some(Cause::Stopped { by: None }));
 }
