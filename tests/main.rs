@@ -17,6 +17,7 @@ mod layers;
 mod leave;
 mod limits;
 mod logger;
+mod pages;
 mod personas;
 mod pid_namespace;
 mod services;

@@ -8,25 +8,16 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::{
-    Run, Subcommand, values,
-    words::{Long, Short, Stop, Value, Words, understand, wrong},
+    Run, Subcommand,
+    flags::{CONTROL, HELP, JSON, flag},
+    values,
+    words::{Operand, Opt, Stop, Words, understand, unexpected, wrong},
 };
 use crate::{
     base::{GRACE, JobRef, Name, Signal},
     client::{self, Target},
     proto::{Bytes, Request},
 };
-
-/// Every command line here ends so.
-macro_rules! options {
-    ($($line:literal)*) => {
-        concat!(
-            $($line, "\n",)*
-            "      --control DIR      Control directory of the init [default: as the init finds it]\n",
-            "  -h, --help             Print help\n",
-        )
-    };
-}
 
 /// The job that a command is about.
 fn one(job: Option<JobRef>) -> Result<JobRef, Stop> {
@@ -40,23 +31,36 @@ fn run(what: impl FnOnce() -> client::Outcome + 'static) -> Result<Run, Stop> {
 pub(super) const EXEC: Subcommand = Subcommand {
     name: "exec",
     about: "Run a command as a job of the init, with its output and exit code",
-    usage: "[OPTIONS] [--] COMMAND [ARG]...",
-    options: options! {
-        "  -i, --interactive      Pass standard input on; without it, the command's is /dev/null"
-        "  -t, --tty              A terminal of its own, in the size and kind of this one"
-        "  -d, --detach           Print the job's number and return; its output is kept for `lastout logs`"
-        "  -e, --env KEY[=VALUE]  Set a variable; without =VALUE, to what it is here"
-        "      --env-file FILE    Set variables from a file of KEY=VALUE or KEY lines; # begins a comment line"
-        "  -w, --workdir DIR      Working directory [default: main's]"
-        "  -u, --user USER[:GROUP]  As whom: names or numbers, with the user's supplementary groups [default: the init's]"
-        "      --limit NAME=VALUE What it may use: nofile, core, as, nice, oom_score_adj; by cgroup memory, cpus, pids"
-        "      --timeout TIME     End the command and all that it started after TIME, with code 124; 0: never"
-        "      --grace TIME       Time between SIGTERM and SIGKILL [default: the init's]"
-        "      --heartbeat TIME   Say on standard error, so often, that the command still runs, and what it uses"
-        "      --keep             Let the command live on if this client goes; its output is kept as well"
-        "      --name NAME        A name for ps, logs, wait, kill and stop"
-        "      --wait TIME        Wait so long for an init that is not up yet"
-    },
+    operands: "[--] COMMAND [ARG]...",
+    note: "",
+    flags: &[
+        flag("i", "interactive", "", "Pass standard input on; without it, the command's is /dev/null"),
+        flag("t", "tty", "", "A terminal of its own, in the size and kind of this one"),
+        flag("d", "detach", "", "Print the job's number and return; its output is kept for `lastout logs`"),
+        flag("e", "env", "KEY[=VALUE]", "Set a variable; without =VALUE, to what it is here"),
+        flag("", "env-file", "FILE", "Set variables from a file of KEY=VALUE or KEY lines; # begins a comment line"),
+        flag("w", "workdir", "DIR", "Working directory [default: main's]"),
+        flag(
+            "u",
+            "user",
+            "USER[:GROUP]",
+            "As whom: names or numbers, with the user's supplementary groups [default: the init's]",
+        ),
+        flag(
+            "",
+            "limit",
+            "NAME=VALUE",
+            "What it may use: nofile, core, as, nice, oom_score_adj; by cgroup memory, cpus, pids",
+        ),
+        flag("", "timeout", "TIME", "End the command and all that it started after TIME, with code 124; 0: never"),
+        flag("", "grace", "TIME", "Time between SIGTERM and SIGKILL [default: the init's]"),
+        flag("", "heartbeat", "TIME", "Say on standard error, so often, that the command still runs, and what it uses"),
+        flag("", "keep", "", "Let the command live on if this client goes; its output is kept as well"),
+        flag("", "name", "NAME", "A name for ps, logs, wait, kill and stop"),
+        flag("", "wait", "TIME", "Wait so long for an init that is not up yet"),
+        CONTROL,
+        HELP,
+    ],
     read: |words| {
         let mut target = Target::default();
         let mut request = Request::new(Vec::new());
@@ -64,30 +68,30 @@ pub(super) const EXEC: Subcommand = Subcommand {
         let (mut files, mut env) = (Vec::new(), Vec::new());
         while let Some(word) = words.next()? {
             match word {
-                Short('i') | Long("interactive") => request.stdin = true,
-                Short('t') | Long("tty") => tty = true,
-                Short('d') | Long("detach") => request.detach = true,
-                Short('e') | Long("env") => env.push(words.value()?),
-                Long("env-file") => files.push(words.path()?),
-                Short('w') | Long("workdir") => request.cwd = Some(words.value()?.into()),
-                Short('u') | Long("user") => request.user = Some(words.read(String::from_str)?),
-                Long("limit") => words.read(values::limit)?.set(&mut request.limits),
-                Long("timeout") => {
+                Opt("interactive") => request.stdin = true,
+                Opt("tty") => tty = true,
+                Opt("detach") => request.detach = true,
+                Opt("env") => env.push(words.value()?),
+                Opt("env-file") => files.push(words.path()?),
+                Opt("workdir") => request.cwd = Some(words.value()?.into()),
+                Opt("user") => request.user = Some(words.read(String::from_str)?),
+                Opt("limit") => words.read(values::limit)?.set(&mut request.limits),
+                Opt("timeout") => {
                     let time = words.read(values::duration)?;
                     request.timeout_ms = Some(time).filter(|time| !time.is_zero()).map(values::milliseconds);
                 }
-                Long("grace") => request.grace_ms = Some(values::milliseconds(words.read(values::duration)?)),
-                Long("heartbeat") => {
+                Opt("grace") => request.grace_ms = Some(values::milliseconds(words.read(values::duration)?)),
+                Opt("heartbeat") => {
                     request.heartbeat_ms = Some(values::milliseconds(words.read(values::heartbeat)?));
                 }
-                Long("keep") => request.keep = true,
-                Long("name") => name = Some(words.read(Name::from_str)?),
-                Long("wait") => target.wait = Some(words.read(values::duration)?),
-                Long("control") => target.control = Some(words.path()?),
-                Value(program) => {
+                Opt("keep") => request.keep = true,
+                Opt("name") => name = Some(words.read(Name::from_str)?),
+                Opt("wait") => target.wait = Some(words.read(values::duration)?),
+                Opt("control") => target.control = Some(words.path()?),
+                Operand(program) => {
                     request.command = [program].into_iter().chain(words.rest()?).map(Bytes::from).collect()
                 }
-                other => return Err(other.unexpected().into()),
+                other => return unexpected(other),
             }
         }
         if request.command.is_empty() {
@@ -140,19 +144,17 @@ fn env_file(path: &Path) -> anyhow::Result<Vec<Bytes>> {
 pub(super) const PS: Subcommand = Subcommand {
     name: "ps",
     about: "List services and jobs",
-    usage: "[OPTIONS]",
-    options: options! {
-        "  -a, --all              Show ended jobs, too"
-        "      --json             As JSON"
-    },
+    operands: "",
+    note: "",
+    flags: &[flag("a", "all", "", "Show ended jobs, too"), JSON, CONTROL, HELP],
     read: |words| {
         let (mut target, mut all, mut json) = (Target::default(), false, false);
         while let Some(word) = words.next()? {
             match word {
-                Short('a') | Long("all") => all = true,
-                Long("json") => json = true,
-                Long("control") => target.control = Some(words.path()?),
-                other => return Err(other.unexpected().into()),
+                Opt("all") => all = true,
+                Opt("json") => json = true,
+                Opt("control") => target.control = Some(words.path()?),
+                other => return unexpected(other),
             }
         }
         run(move || client::ps(&target, all, json))
@@ -162,18 +164,17 @@ pub(super) const PS: Subcommand = Subcommand {
 pub(super) const LOGS: Subcommand = Subcommand {
     name: "logs",
     about: "Show a job's kept output, or a service's file",
-    usage: "[OPTIONS] JOB|SERVICE",
-    options: options! {
-        "  -f, --follow           Go on until the job ends; of a service until the init does"
-    },
+    operands: "JOB|SERVICE",
+    note: "",
+    flags: &[flag("f", "follow", "", "Go on until the job ends; of a service until the init does"), CONTROL, HELP],
     read: |words| {
         let (mut target, mut job, mut follow) = (Target::default(), None, false);
         while let Some(word) = words.next()? {
             match word {
-                Short('f') | Long("follow") => follow = true,
-                Long("control") => target.control = Some(words.path()?),
-                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return Err(other.unexpected().into()),
+                Opt("follow") => follow = true,
+                Opt("control") => target.control = Some(words.path()?),
+                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return unexpected(other),
             }
         }
         let job = one(job)?;
@@ -184,18 +185,17 @@ pub(super) const LOGS: Subcommand = Subcommand {
 pub(super) const WAIT: Subcommand = Subcommand {
     name: "wait",
     about: "Wait until a job has ended, and exit with its code",
-    usage: "[OPTIONS] JOB",
-    options: options! {
-        "      --json             Print the job's record as JSON"
-    },
+    operands: "JOB",
+    note: "",
+    flags: &[flag("", "json", "", "Print the job's record as JSON"), CONTROL, HELP],
     read: |words| {
         let (mut target, mut job, mut json) = (Target::default(), None, false);
         while let Some(word) = words.next()? {
             match word {
-                Long("json") => json = true,
-                Long("control") => target.control = Some(words.path()?),
-                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return Err(other.unexpected().into()),
+                Opt("json") => json = true,
+                Opt("control") => target.control = Some(words.path()?),
+                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return unexpected(other),
             }
         }
         let job = one(job)?;
@@ -206,18 +206,17 @@ pub(super) const WAIT: Subcommand = Subcommand {
 pub(super) const KILL: Subcommand = Subcommand {
     name: "kill",
     about: "Send a signal to a job's process group",
-    usage: "[OPTIONS] JOB",
-    options: options! {
-        "  -s, --signal SIGNAL    Which signal [default: TERM]"
-    },
+    operands: "JOB",
+    note: "",
+    flags: &[flag("s", "signal", "SIGNAL", "Which signal [default: TERM]"), CONTROL, HELP],
     read: |words| {
         let (mut target, mut job, mut signal) = (Target::default(), None, Signal::TERM);
         while let Some(word) = words.next()? {
             match word {
-                Short('s') | Long("signal") => signal = words.read(Signal::from_str)?,
-                Long("control") => target.control = Some(words.path()?),
-                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return Err(other.unexpected().into()),
+                Opt("signal") => signal = words.read(Signal::from_str)?,
+                Opt("control") => target.control = Some(words.path()?),
+                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return unexpected(other),
             }
         }
         let job = one(job)?;
@@ -228,18 +227,17 @@ pub(super) const KILL: Subcommand = Subcommand {
 pub(super) const STOP: Subcommand = Subcommand {
     name: "stop",
     about: "End a job or service and all that it started: SIGTERM, grace, SIGKILL",
-    usage: "[OPTIONS] JOB",
-    options: options! {
-        "      --grace TIME       Time between SIGTERM and SIGKILL [default: the job's]"
-    },
+    operands: "JOB",
+    note: "",
+    flags: &[flag("", "grace", "TIME", "Time between SIGTERM and SIGKILL [default: the job's]"), CONTROL, HELP],
     read: |words| {
         let (mut target, mut job, mut grace) = (Target::default(), None, None);
         while let Some(word) = words.next()? {
             match word {
-                Long("grace") => grace = Some(words.read(values::duration)?),
-                Long("control") => target.control = Some(words.path()?),
-                Value(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return Err(other.unexpected().into()),
+                Opt("grace") => grace = Some(words.read(values::duration)?),
+                Opt("control") => target.control = Some(words.path()?),
+                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
+                other => return unexpected(other),
             }
         }
         let job = one(job)?;
@@ -252,9 +250,9 @@ fn service(words: &mut Words, what: fn(&Target, Name) -> client::Outcome) -> Res
     let (mut target, mut name) = (Target::default(), None);
     while let Some(word) = words.next()? {
         match word {
-            Long("control") => target.control = Some(words.path()?),
-            Value(word) if name.is_none() => name = Some(understand(&word, Name::from_str)?),
-            other => return Err(other.unexpected().into()),
+            Opt("control") => target.control = Some(words.path()?),
+            Operand(word) if name.is_none() => name = Some(understand(&word, Name::from_str)?),
+            other => return unexpected(other),
         }
     }
     match name {
@@ -268,8 +266,8 @@ fn whole(words: &mut Words, what: fn(&Target) -> client::Outcome) -> Result<Run,
     let mut target = Target::default();
     while let Some(word) = words.next()? {
         match word {
-            Long("control") => target.control = Some(words.path()?),
-            other => return Err(other.unexpected().into()),
+            Opt("control") => target.control = Some(words.path()?),
+            other => return unexpected(other),
         }
     }
     run(move || what(&target))
@@ -278,46 +276,51 @@ fn whole(words: &mut Words, what: fn(&Target) -> client::Outcome) -> Result<Run,
 pub(super) const START: Subcommand = Subcommand {
     name: "start",
     about: "Start a service and what it needs, and wait until it is ready",
-    usage: "[OPTIONS] SERVICE",
-    options: options! {},
+    operands: "SERVICE",
+    note: "",
+    flags: &[CONTROL, HELP],
     read: |words| service(words, client::start),
 };
 
 pub(super) const RESTART: Subcommand = Subcommand {
     name: "restart",
     about: "End a service and all that need it, start them again, and wait until it is ready",
-    usage: "[OPTIONS] SERVICE",
-    options: options! {},
+    operands: "SERVICE",
+    note: "",
+    flags: &[CONTROL, HELP],
     read: |words| service(words, client::restart),
 };
 
 pub(super) const RELOAD: Subcommand = Subcommand {
     name: "reload",
     about: "Have the configuration file read again: only what has changed is started anew",
-    usage: "[OPTIONS]",
-    options: options! {},
+    operands: "",
+    note: "",
+    flags: &[CONTROL, HELP],
     read: |words| whole(words, client::reload),
 };
 
 pub(super) const METRICS: Subcommand = Subcommand {
     name: "metrics",
     about: "Write services and jobs as OpenMetrics text, for Prometheus",
-    usage: "[OPTIONS]",
-    options: options! {},
+    operands: "",
+    note: "",
+    flags: &[CONTROL, HELP],
     read: |words| whole(words, client::metrics),
 };
 
 pub(super) const LIMITS: Subcommand = Subcommand {
     name: "limits",
     about: "Tell what this container may really use: CPUs, memory, swap, processes",
-    usage: "[OPTIONS]\n\nIt takes no init.",
-    options: "      --json             As JSON\n  -h, --help             Print help\n",
+    operands: "",
+    note: "It takes no init.",
+    flags: &[JSON, HELP],
     read: |words| {
         let mut json = false;
         while let Some(word) = words.next()? {
             match word {
-                Long("json") => json = true,
-                other => return Err(other.unexpected().into()),
+                Opt("json") => json = true,
+                other => return unexpected(other),
             }
         }
         run(move || client::limits(json))
@@ -327,18 +330,17 @@ pub(super) const LIMITS: Subcommand = Subcommand {
 pub(super) const DOCTOR: Subcommand = Subcommand {
     name: "doctor",
     about: "Tell why it hangs: processes, volumes and who holds them, limits",
-    usage: "[OPTIONS] [PATH]...\n\nOf a PATH only its volume is told of. It is not touched.",
-    options: options! {
-        "      --json             As JSON"
-    },
+    operands: "[PATH]...",
+    note: "Of a PATH only its volume is told of. It is not touched.",
+    flags: &[JSON, CONTROL, HELP],
     read: |words| {
         let (mut target, mut paths, mut json) = (Target::default(), Vec::new(), false);
         while let Some(word) = words.next()? {
             match word {
-                Long("json") => json = true,
-                Long("control") => target.control = Some(words.path()?),
-                Value(path) => paths.push(path.into()),
-                other => return Err(other.unexpected().into()),
+                Opt("json") => json = true,
+                Opt("control") => target.control = Some(words.path()?),
+                Operand(path) => paths.push(path.into()),
+                other => return unexpected(other),
             }
         }
         run(move || client::doctor(&client::Doctor { target, paths, json }))
@@ -348,21 +350,24 @@ pub(super) const DOCTOR: Subcommand = Subcommand {
 pub(super) const ORPHANS: Subcommand = Subcommand {
     name: "orphans",
     about: "List or end what belongs to no live job or main",
-    usage: "[OPTIONS]\n\nOf every control directory; with --control only of that one.",
-    options: options! {
-        "      --kill             End them: SIGTERM, grace, SIGKILL"
-        "      --grace TIME       Time between SIGTERM and SIGKILL [default: 7s]"
-        "      --json             As JSON"
-    },
+    operands: "",
+    note: "Of every control directory; with --control only of that one.",
+    flags: &[
+        flag("", "kill", "", "End them: SIGTERM, grace, SIGKILL"),
+        flag("", "grace", "TIME", "Time between SIGTERM and SIGKILL [default: 7s]"),
+        JSON,
+        CONTROL,
+        HELP,
+    ],
     read: |words| {
         let (mut target, mut kill, mut grace, mut json) = (Target::default(), false, GRACE, false);
         while let Some(word) = words.next()? {
             match word {
-                Long("kill") => kill = true,
-                Long("grace") => grace = words.read(values::duration)?,
-                Long("json") => json = true,
-                Long("control") => target.control = Some(words.path()?),
-                other => return Err(other.unexpected().into()),
+                Opt("kill") => kill = true,
+                Opt("grace") => grace = words.read(values::duration)?,
+                Opt("json") => json = true,
+                Opt("control") => target.control = Some(words.path()?),
+                other => return unexpected(other),
             }
         }
         run(move || client::orphans(&client::Orphans { target, kill, grace, json }))
@@ -372,16 +377,21 @@ pub(super) const ORPHANS: Subcommand = Subcommand {
 pub(super) const CHECK: Subcommand = Subcommand {
     name: "check",
     about: "Tell everything that is wrong in a configuration file",
-    usage: "[OPTIONS] FILE...\n\nA FILE of - is standard input.",
-    options: "      --json             Problems as a JSON list of file, line, column and text\n      --schema           Print the JSON Schema of the configuration file, by which editors complete it\n  -h, --help             Print help\n",
+    operands: "FILE...",
+    note: "A FILE of - is standard input.",
+    flags: &[
+        flag("", "json", "", "Problems as a JSON list of file, line, column and text"),
+        flag("", "schema", "", "Print the JSON Schema of the configuration file, by which editors complete it"),
+        HELP,
+    ],
     read: |words| {
         let (mut files, mut schema, mut json) = (Vec::new(), false, false);
         while let Some(word) = words.next()? {
             match word {
-                Long("json") => json = true,
-                Long("schema") => schema = true,
-                Value(file) => files.push(PathBuf::from(file)),
-                other => return Err(other.unexpected().into()),
+                Opt("json") => json = true,
+                Opt("schema") => schema = true,
+                Operand(file) => files.push(PathBuf::from(file)),
+                other => return unexpected(other),
             }
         }
         match (schema, files.is_empty()) {
@@ -396,27 +406,31 @@ pub(super) const CHECK: Subcommand = Subcommand {
 pub(super) const SHUTDOWN: Subcommand = Subcommand {
     name: "shutdown",
     about: "End everything, and wait until the init has gone",
-    usage: "[OPTIONS]",
-    options: options! {},
+    operands: "",
+    note: "",
+    flags: &[CONTROL, HELP],
     read: |words| whole(words, client::shutdown),
 };
 
 pub(super) const EVENTS: Subcommand = Subcommand {
     name: "events",
     about: "Tell what has happened: signals and their senders, starts, ends and their causes, what hangs",
-    usage: "[OPTIONS]",
-    options: options! {
-        "  -f, --follow           Go on, with whatever happens from now on"
-        "      --json             One JSON object a line"
-    },
+    operands: "",
+    note: "",
+    flags: &[
+        flag("f", "follow", "", "Go on, with whatever happens from now on"),
+        flag("", "json", "", "One JSON object a line"),
+        CONTROL,
+        HELP,
+    ],
     read: |words| {
         let (mut target, mut follow, mut json) = (Target::default(), false, false);
         while let Some(word) = words.next()? {
             match word {
-                Short('f') | Long("follow") => follow = true,
-                Long("json") => json = true,
-                Long("control") => target.control = Some(words.path()?),
-                other => return Err(other.unexpected().into()),
+                Opt("follow") => follow = true,
+                Opt("json") => json = true,
+                Opt("control") => target.control = Some(words.path()?),
+                other => return unexpected(other),
             }
         }
         run(move || client::events(&target, follow, json))

@@ -1,8 +1,9 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
+    flags::{Flag, HELP, flag},
     logging, values,
-    words::{Long, Short, Stop, Value, Words},
+    words::{Operand, Opt, Stop, Words, unexpected},
 };
 use crate::{
     base::Signal,
@@ -16,31 +17,59 @@ pub(super) const ABOUT: &str = "PID 1 for containers: the last process out\n";
 
 pub(super) const USAGE: &str = "lastout [OPTIONS] [--] [COMMAND [ARG]...]\n       lastout SUBCOMMAND ...";
 
-pub(super) const OPTIONS: &str = "\
-  -s                    Be a subreaper. As lastout always is where it is not PID 1; for tini's command lines
-  -p SIGNAL             Have SIGNAL sent to lastout when its parent ends
-  -v                    Say more on standard error; -vv, -vvv: still more. LASTOUT_LOG=info|debug|trace does the same
-  -w                    Warn each time that an orphan is reaped
-  -g                    Forward signals to main's process group. As lastout always does; for tini's command lines
-  -e CODE               Turn main's exit code CODE into 0; may be repeated
-      --config FILE     Supervise the services of FILE (TOML); `lastout check FILE` says what is wrong with it
-      --control DIR     Control directory [default: $LASTOUT_CONTROL, /run/lastout, $XDG_RUNTIME_DIR/lastout or
-                        /tmp/lastout-UID]
-      --max-jobs N      Run at most N jobs at once; the rest is queued in order
-      --grace TIME      Time between SIGTERM and SIGKILL, for everything but main [default: 7s]
-      --stop-timeout TIME
-                        SIGKILL main when it has not ended so long after a stop signal [default: never]
-      --stuck-timeout TIME
-                        Not PID 1: leave with code 125 when SIGKILL has not ended something for so long [default: 60s]
-      --abort-fuse      Abort the FUSE connection of a volume on which something still hangs when its time is over
-      --pid-namespace   Not PID 1: be it, in a PID namespace of its own where that is allowed, so that nothing of it
-                        outlives a SIGKILL of lastout
-      --sync WHICH      Volumes to sync before leaving: auto (network and FUSE ones), all or none [default: auto]
-  -h, --help            Print help
-  -V, --version         Print version
+pub(super) const FLAGS: &[Flag] = &[
+    flag("s", "", "", "Be a subreaper. As lastout always is where it is not PID 1; for tini's command lines"),
+    flag("p", "", "SIGNAL", "Have SIGNAL sent to lastout when its parent ends"),
+    flag("v", "", "", "Say more on standard error; -vv, -vvv: still more. LASTOUT_LOG=info|debug|trace does the same"),
+    flag("w", "", "", "Warn each time that an orphan is reaped"),
+    flag("g", "", "", "Forward signals to main's process group. As lastout always does; for tini's command lines"),
+    flag("e", "", "CODE", "Turn main's exit code CODE into 0; may be repeated"),
+    flag(
+        "",
+        "config",
+        "FILE",
+        "Supervise the services of FILE (TOML); `lastout check FILE` says what is wrong with it",
+    ),
+    flag(
+        "",
+        "control",
+        "DIR",
+        "Control directory [default: $LASTOUT_CONTROL, /run/lastout, $XDG_RUNTIME_DIR/lastout or /tmp/lastout-UID]",
+    ),
+    flag("", "max-jobs", "N", "Run at most N jobs at once; the rest is queued in order"),
+    flag("", "grace", "TIME", "Time between SIGTERM and SIGKILL, for everything but main [default: 7s]"),
+    flag("", "stop-timeout", "TIME", "SIGKILL main when it has not ended so long after a stop signal [default: never]"),
+    flag(
+        "",
+        "stuck-timeout",
+        "TIME",
+        "Not PID 1: leave with code 125 when SIGKILL has not ended something for so long [default: 60s]",
+    ),
+    flag(
+        "",
+        "abort-fuse",
+        "",
+        "Abort the FUSE connection of a volume on which something still hangs when its time is over",
+    ),
+    flag(
+        "",
+        "pid-namespace",
+        "",
+        "Not PID 1: be it, in a PID namespace of its own where that is allowed, so that nothing of it outlives a \
+         SIGKILL of lastout",
+    ),
+    flag(
+        "",
+        "sync",
+        "auto|all|none",
+        "Volumes to sync before leaving: auto (network and FUSE ones), all or none [default: auto]",
+    ),
+    HELP,
+    flag("V", "version", "", "Print version"),
+];
 
-COMMAND is main, the container's life; without it lastout holds, until SIGTERM, SIGINT or `lastout shutdown`.
-";
+pub(super) const NOTE: &str =
+    "COMMAND is main, the container's life; without it lastout holds, until SIGTERM, SIGINT or `lastout shutdown`.";
 
 /// The init's command line.
 #[derive(Debug)]
@@ -59,26 +88,26 @@ impl Arguments {
         let mut plan = Plan { stuck_timeout: Duration::from_secs(60), ..Plan::default() };
         while let Some(word) = words.next()? {
             match word {
-                Short('V') | Long("version") => return Err(Stop::Version),
-                Short('s' | 'g') => {}
-                Short('p') => plan.parent_death = Some(words.read(Signal::from_str)?),
-                Short('v') => verbose += 1,
-                Short('w') => plan.warn_reaps = true,
-                Short('e') => plan.remap.push(words.read(values::exit_code)?),
-                Long("config") => config = Some(words.path()?),
-                Long("control") => plan.control = Some(words.path()?),
-                Long("max-jobs") => plan.max_jobs = Some(words.read(values::count)?),
-                Long("grace") => plan.grace = Some(words.read(values::duration)?),
-                Long("stop-timeout") => plan.stop_timeout = Some(words.read(values::duration)?),
-                Long("stuck-timeout") => plan.stuck_timeout = words.read(values::duration)?,
-                Long("abort-fuse") => plan.abort_fuse = true,
-                Long("pid-namespace") => plan.pid_namespace = true,
-                Long("sync") => plan.sync = words.read(which_volumes)?,
-                Value(program) => {
+                Opt("version") => return Err(Stop::Version),
+                Opt("s" | "g") => {}
+                Opt("p") => plan.parent_death = Some(words.read(Signal::from_str)?),
+                Opt("v") => verbose += 1,
+                Opt("w") => plan.warn_reaps = true,
+                Opt("e") => plan.remap.push(words.read(values::exit_code)?),
+                Opt("config") => config = Some(words.path()?),
+                Opt("control") => plan.control = Some(words.path()?),
+                Opt("max-jobs") => plan.max_jobs = Some(words.read(values::count)?),
+                Opt("grace") => plan.grace = Some(words.read(values::duration)?),
+                Opt("stop-timeout") => plan.stop_timeout = Some(words.read(values::duration)?),
+                Opt("stuck-timeout") => plan.stuck_timeout = words.read(values::duration)?,
+                Opt("abort-fuse") => plan.abort_fuse = true,
+                Opt("pid-namespace") => plan.pid_namespace = true,
+                Opt("sync") => plan.sync = words.read(which_volumes)?,
+                Operand(program) => {
                     command.push(program);
                     command.extend(words.rest()?);
                 }
-                other => return Err(other.unexpected().into()),
+                other => return unexpected(other),
             }
         }
         Ok(Arguments { verbose, command, config, plan })
@@ -132,7 +161,7 @@ mod tests {
 
     fn parse(words: &[&str]) -> Result<Arguments, Stop> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Arguments::read(&mut Words::new(&words))
+        Arguments::read(&mut Words::new(&words, FLAGS))
     }
 
     #[test]

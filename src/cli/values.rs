@@ -47,10 +47,12 @@ impl Limit {
     }
 }
 
-/// `NAME=VALUE`, of the limits that a job may have.
+/// The limits that a job may have.
+pub(super) const LIMITS: &str = "nofile, core, as, nice, oom_score_adj, memory, cpus, pids";
+
+/// `NAME=VALUE`, of one of them.
 pub(super) fn limit(text: &str) -> Result<Limit, String> {
-    const NAMES: &str = "nofile, core, as, nice, oom_score_adj, memory, cpus, pids";
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("use NAME=VALUE; NAME is one of {NAMES}"))?;
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("use NAME=VALUE; NAME is one of {LIMITS}"))?;
     let bad = |how: &str| format!("use {name}={how}");
     let unlimited = |read: fn(&str) -> Option<u64>| if value == "unlimited" { Some(u64::MAX) } else { read(value) };
     let number = |text: &str| text.parse().ok();
@@ -63,7 +65,7 @@ pub(super) fn limit(text: &str) -> Result<Limit, String> {
         "memory" => size(value).map(Limit::Memory).ok_or("512M, 2G, ..."),
         "cpus" => thousandths(value).map(Limit::CpuMilli).ok_or("0.01 or more, for instance 1.5"),
         "pids" => number(value).map(Limit::Pids).ok_or("100"),
-        _ => return Err(format!("there is no limit {name}: use one of {NAMES}")),
+        _ => return Err(format!("there is no limit {name}: use one of {LIMITS}")),
     };
     let limit = read.map_err(bad)?;
     let mut limits = Limits::default();

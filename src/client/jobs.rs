@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use super::{Outcome, Target, session::Connection};
 use crate::{
     base::{Exit, JobId, JobRef, Signal, plain},
-    proto::{Cause, JobInfo, JobState, Line, Record, Reply, files},
+    proto::{Cause, JobInfo, JobState, Line, Record, Reply, ServiceInfo, files},
     sys::{dir::Dir, process},
 };
 
@@ -64,6 +64,17 @@ pub fn ps(target: &Target, all: bool, json: bool) -> Outcome {
     }
     say(&table(&rows))?;
     Ok(0)
+}
+
+/// Services and jobs, for whoever is typing: within a second or not at all.
+pub fn names(target: &Target) -> anyhow::Result<(Vec<ServiceInfo>, Vec<JobInfo>)> {
+    let connection = Connection::open(target)?;
+    let limit = Duration::from_secs(1);
+    let (services, jobs) = (connection.ask_within(limit, Line::Services)?, connection.ask_within(limit, Line::Ps)?);
+    match (services, jobs) {
+        (Reply::Services(services), Reply::Jobs(jobs)) => Ok((services, jobs)),
+        other => bail!("answers that do not fit: {other:?}"),
+    }
 }
 
 /// How somebody ended, for a table.

@@ -23,7 +23,7 @@ pub use check::{check, schema};
 pub use doctor::{Doctor, doctor};
 pub use events::events;
 pub use exec::{Exec, exec};
-pub use jobs::{kill, ps, shutdown, stop, wait};
+pub use jobs::{kill, names, ps, shutdown, stop, wait};
 pub use limits::limits;
 pub use logs::logs;
 pub use metrics::metrics;

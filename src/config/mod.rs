@@ -6,6 +6,7 @@
 //! everything. Nothing here knows a file or a clock.
 
 mod keys;
+mod list;
 mod meaning;
 mod schema;
 mod table;
@@ -18,6 +19,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use list::{Described, described};
 pub use schema::schema;
 pub use value::PLACEHOLDERS;
 

@@ -421,53 +421,14 @@ fn the_schema_takes_what_is_good_and_refuses_what_is_bad_in_structure() {
     }
 }
 
-/// The keys in what is so.
-fn inner(shape: &schema::Shape) -> Vec<&'static table::Key> {
-    use schema::Shape;
-    match shape {
-        Shape::Named(_, item) => inner(item),
-        Shape::Either(shapes) => shapes.iter().flat_map(inner).collect(),
-        Shape::Table(known, _) => known.keys().collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// The README's table of keys.
 fn table_of_keys() -> String {
-    fn rows(keys: Vec<&table::Key>, above: &str, only: &dyn Fn(&str) -> &'static str, into: &mut String) {
-        for key in keys {
-            let name = format!("{above}{}", key.name);
-            let about = key.about.split_whitespace().collect::<Vec<_>>().join(" ");
-            let initial = match key.initial {
-                table::Initial::Required => "required".into(),
-                table::Initial::Absent(meaning) => meaning.into(),
-                table::Initial::Given("[]" | "{}") => String::new(),
-                table::Initial::Given(text) => format!("`{text}`"),
-            };
-            *into += &format!("| `{name}` | {}{about} | {initial} |\n", only(key.name));
-            // Names of the file's own are no keys.
-            if !above.is_empty() || !["service", "mount"].contains(&key.name) {
-                rows(inner(&key.shape), &format!("{name}."), &|_| "", into);
-            }
-        }
-    }
-    use table::Table as _;
-    let mut text = "| key | meaning | default |\n|---|---|---|\n".to_string();
-    rows(keys::File::KNOWN.keys().collect(), "", &|_| "", &mut text);
-    text += "\nIn `[service.NAME]` and `[mount.NAME]`:\n\n| key | meaning | default |\n|---|---|---|\n";
-    let mut keys: Vec<_> = keys::Mount::KNOWN.keys().collect();
-    keys.splice(2..2, keys::Service::KNOWN.keys().filter(|key| ["ready", "watchdog"].contains(&key.name)));
-    rows(
-        keys,
-        "",
-        &|name| match name {
-            "path" => "Mounts only: ",
-            "ready" | "watchdog" => "Services only: ",
-            _ => "",
-        },
-        &mut text,
-    );
-    text
+    let rows = |keys: &[list::Described]| {
+        let rows = keys.iter().map(|key| format!("| `{}` | {} | {} |\n", key.name, key.about, key.initial));
+        "| key | meaning | default |\n|---|---|---|\n".to_string() + &rows.collect::<String>()
+    };
+    let [file, each] = list::described();
+    format!("{}\nIn `[service.NAME]` and `[mount.NAME]`:\n\n{}", rows(&file), rows(&each))
 }
 
 #[test]

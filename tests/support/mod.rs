@@ -47,6 +47,13 @@ pub fn has(what: &str) -> bool {
         "perl" => fails("perl", &["-e", "1"]),
         "systemd-notify" => fails("systemd-notify", &["--version"]),
         "cc" => fails("cc", &["--version"]),
+        "bash-completion" => fails("bash", &["-c", ". /usr/share/bash-completion/bash_completion"]),
+        "fish" => fails("fish", &["--version"]),
+        "zsh" => fails("zsh", &["--version"]),
+        "man" => fails("man", &["--version"]).or_else(|| fails("sh", &["-c", "command -v mandoc"])),
+        "kubernetes-validate" => fails(concat!(env!("CARGO_MANIFEST_DIR"), "/docker/kubernetes/check"), &[]),
+        "slurm" => ["slurmctld", "slurmd", "sbatch", "munged"].iter().find_map(|name| fails("which", &[name])),
+        "dpkg-deb" => fails("dpkg-deb", &["--version"]).or_else(|| fails("lintian", &["--version"])),
         "ext4" => fails("mkfs.ext4", &["-V"]),
         "user-namespaces" => {
             fails("unshare", &["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"])
