@@ -20,7 +20,6 @@ const SHM: &str = "/dev/shm";
 /// What a run has.
 pub struct Lab {
     pub quick: bool,
-    pub long: bool,
     /// The programs below `benches/programs`, compiled; copies of lastout and of the static peers.
     pub programs: PathBuf,
 }
@@ -133,7 +132,7 @@ const PEERS: [(&str, &[&str], &[&str]); 3] =
     [("tini-static", &["--"], &["-s", "--"]), ("dumb-init", &["--"], &["--"]), ("catatonit", &["--"], &["--"])];
 
 impl Lab {
-    pub fn set_up(quick: bool, long: bool) -> Lab {
+    pub fn set_up(quick: bool) -> Lab {
         let programs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench/programs");
         fs::create_dir_all(&programs).unwrap();
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/programs");
@@ -150,7 +149,7 @@ impl Lab {
                 fs::copy(path, programs.join(name)).unwrap();
             }
         }
-        Lab { quick, long, programs }
+        Lab { quick, programs }
     }
 
     pub fn rounds(&self, full: usize, quick: usize) -> usize {

@@ -3,7 +3,6 @@
 //! ```sh
 //! cargo bench                     # everything
 //! cargo bench -- --quick          # fewer rounds, shorter waits
-//! cargo bench -- --long           # 100,000 jobs, too
 //! cargo bench -- start exec       # these measures only; the others stay as the last run left them
 //! cargo bench -- --write          # no measuring: what was measured last goes into README.md and benches/chart.svg
 //! ```
@@ -29,15 +28,12 @@ fn main() {
     let flag = |name: &str| words.iter().any(|word| word == name);
     let wanted: Vec<&str> = words.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
     let strange = words.iter().find(|word| {
-        let known = ["--quick", "--long", "--write"].contains(&word.as_str());
+        let known = ["--quick", "--write"].contains(&word.as_str());
         !known && !measures::ALL.iter().any(|(name, _)| name == word)
     });
     if let Some(word) = strange {
         let names: Vec<&str> = measures::ALL.iter().map(|(name, _)| *name).collect();
-        eprintln!(
-            "no measure and no option '{word}'; options: --quick, --long, --write; measures: {}",
-            names.join(" ")
-        );
+        eprintln!("no measure and no option '{word}'; options: --quick, --write; measures: {}", names.join(" "));
         std::process::exit(2);
     }
     let mut report = Report::load();
@@ -45,7 +41,7 @@ fn main() {
         report.write();
         return;
     }
-    let lab = Lab::set_up(flag("--quick"), flag("--long"));
+    let lab = Lab::set_up(flag("--quick"));
     lab.say_what_is_missing();
     for (name, measure) in measures::ALL {
         if !wanted.is_empty() && !wanted.contains(name) {

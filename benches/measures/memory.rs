@@ -49,7 +49,7 @@ pub fn holding(lab: &Lab) -> Vec<Row> {
     let mut done = 1;
     let mut at = Vec::new();
     let counts = [1, 1000, 10_000, 100_000];
-    for count in &counts[..if lab.long { 4 } else { 3 }] {
+    for count in &counts[..if lab.quick { 3 } else { 4 }] {
         jobs(lab, &init, count - done);
         done = *count;
         let anonymous = anonymous(init.pid);

@@ -8,6 +8,7 @@ use std::{
         fd::AsFd,
         unix::fs::{OpenOptionsExt, symlink},
     },
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::{Child, ChildStdout, Stdio},
     thread,
@@ -79,8 +80,10 @@ impl Tool {
         }
     }
 
-    fn is_there(self) -> bool {
-        self.program().is_none_or(|program| find(program).is_some())
+    /// Whether it is there and keeps two services up: one that cannot, here, is not to cost the others their row.
+    fn works(self, lab: &Lab) -> bool {
+        let there = self.program().is_none_or(|program| find(program).is_some());
+        there && catch_unwind(AssertUnwindSafe(|| Tree::start(lab, self, 2).stop())).is_ok()
     }
 
     /// What it ends everything on: runsvdir would leave its services on SIGTERM.
@@ -248,8 +251,8 @@ fn ahead(row: Row) -> Row {
 }
 
 pub fn services(lab: &Lab) -> Vec<Row> {
-    let there: Vec<Tool> = ALL.into_iter().filter(|tool| tool.is_there()).collect();
-    let missing: Vec<String> = ALL.iter().filter(|tool| !tool.is_there()).map(|tool| tool.name().to_string()).collect();
+    let (there, missing): (Vec<Tool>, Vec<Tool>) = ALL.into_iter().partition(|tool| tool.works(lab));
+    let missing: Vec<String> = missing.into_iter().map(|tool| tool.name().to_string()).collect();
     let mut rows = start_and_stop(lab, &there);
     let stop = rows.pop().unwrap();
     rows.extend(standing(lab, &there));

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     base::{JobId, RequestId},
+    keeper,
     proto::{Record, files, place},
     sys::{
         dir::{Access, Dir, Lock},
@@ -168,6 +169,9 @@ impl Control {
         }
         if self.made {
             if self.dir.remove_dir(files::JOBS).is_err() {
+                if let Ok(jobs) = self.dir.dir(files::JOBS) {
+                    jobs.names().unwrap_or_default().iter().for_each(|job| keeper::remove_kept(&jobs, job));
+                }
                 let _ = self.dir.remove_tree(files::JOBS);
             }
             let _ = std::fs::remove_dir(&self.path);

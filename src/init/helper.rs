@@ -146,23 +146,31 @@ fn ask<T: serde::Serialize>(
     Ok((pid, Helper::Asked { question, answer: read, bytes: Vec::new() }))
 }
 
-/// Every process of the namespace (as PID 1) or below the init, the helper itself left out.
-fn everybody(init: Pid) -> Option<Vec<Process>> {
-    let mut seen = if init == Pid::INIT { inspect::everything() } else { inspect::below(init) }?;
+/// Every process of the namespace (as PID 1) or below the init, the helper itself left out; of what is below the init,
+/// perhaps without these and what is below them.
+fn everybody(init: Pid, without: &Set<Pid>) -> Option<Vec<Process>> {
+    let mut seen = if init == Pid::INIT { inspect::everything() } else { inspect::below_but(init, without) }?;
     seen.retain(|process| process.id.pid != process::me());
     Some(seen)
 }
 
-/// Looks at every process of the namespace (as PID 1) or below the init, the helper itself left out.
-pub(super) fn look(original: &Original, init: Pid, kill: bool) -> io::Result<(Pid, Helper)> {
+/// Looks at every process of the namespace (as PID 1) or below the init, the helper itself left out. Keepers see to
+/// what is below them, so nobody asks for that.
+pub(super) fn look(original: &Original, init: Pid, kill: bool, keepers: &Set<Pid>) -> io::Result<(Pid, Helper)> {
     ask(original, "lastout-look", Question::Look, || {
         if kill {
             let _ = signals::kill_namespace(init);
         }
-        let mut seen = everybody(init);
+        let mut seen = everybody(init, keepers)?;
+        let parents: Map<Pid, Option<Pid>> = seen.iter().map(|p| (p.id.pid, p.parent)).collect();
+        let is_theirs = |pid: Pid| {
+            let up = std::iter::successors(Some(pid), |pid| parents.get(pid).copied().flatten());
+            up.take(parents.len() + 1).any(|pid| keepers.contains(&pid))
+        };
         // Nobody waits for what the init itself holds.
-        inspect::note_lingering(seen.iter_mut().flatten().filter(|process| process.id.pid != init));
-        seen
+        let others = seen.iter_mut().filter(|process| process.id.pid != init && !is_theirs(process.id.pid));
+        inspect::note_lingering(others);
+        Some(seen)
     })
 }
 
@@ -189,7 +197,7 @@ pub(super) fn explain(
     ours: &Map<Pid, Option<Subject>>,
 ) -> io::Result<(Pid, Helper)> {
     ask(original, "lastout-explain", Question::Explain, || {
-        let seen = everybody(init).unwrap_or_default();
+        let seen = everybody(init, &Set::new()).unwrap_or_default();
         let parents: Map<Pid, Option<Pid>> = seen.iter().map(|p| (p.id.pid, p.parent)).collect();
         let owner = |pid: Pid| {
             let up = std::iter::successors(Some(pid), |pid| parents.get(pid).copied().flatten());

@@ -29,15 +29,19 @@ pub use lingering::note_lingering;
 pub use locks::{Lock, Locked, locks};
 pub use marks::{owners, variables};
 pub use mounts::{Mount, Volume, mount_at, mount_of_path, remote_volumes, volume_of_path, volumes};
-pub use processes::{below, command_lines, directory_owner, everything, inner_pid, last_pid, of_init, one, strays};
+pub use processes::{
+    below, below_but, command_lines, directory_owner, everything, inner_pid, last_pid, of_init, one, strays,
+};
 pub use unseen::Unseen;
 pub use waits::{Clocks, Wait, explain, explain_stepwise, glance};
 
 /// A file of `/proc` whole, in as few reads as it takes: it does not tell its size, so `std::fs::read` would ask for a
 /// few bytes at first.
-fn whole(path: &str) -> std::io::Result<Vec<u8>> {
+fn whole(path: impl AsRef<std::path::Path>) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(16 * 1024);
-    std::io::Read::read_to_end(&mut std::fs::File::open(path)?, &mut bytes)?;
+    // Of a plain file it would be asked first how large it is.
+    let file = crate::sys::fd::open(path.as_ref())?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, u64::MAX), &mut bytes)?;
     Ok(bytes)
 }
 

@@ -143,7 +143,7 @@ fn kind(line: &[u8]) -> Option<&str> {
 
 /// Every mount that a task sees, oldest first, by their paths below its root. By its directory: a leader that has ended sees no mounts, its threads do.
 pub(super) fn mounts_at(base: &str) -> std::io::Result<Vec<Mount>> {
-    Ok(parse(&super::whole(&format!("{base}/mountinfo"))?))
+    Ok(parse(&super::whole(format!("{base}/mountinfo"))?))
 }
 
 /// The mount that `path`, which must be absolute, is on. By its name only: nothing is asked, no link followed.

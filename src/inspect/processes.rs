@@ -73,7 +73,12 @@ pub fn last_pid() -> Option<Pid> {
 /// Every process below `root`, whatever group or session it is in. One look: what moves meanwhile may be
 /// missed, so whoever wants all of them looks until there is nothing left to wait for.
 pub fn below(root: Pid) -> Option<Vec<Process>> {
-    match patiently(|| below_by_children(root)) {
+    below_but(root, &Set::new())
+}
+
+/// The same without these and what is below them. Where only everybody can be seen, they are not left out.
+pub fn below_but(root: Pid, without: &Set<Pid>) -> Option<Vec<Process>> {
+    match patiently(|| below_by_children(root, without)) {
         Ok(found) => Some(found),
         Err(_) => Some(select_below(root, everything()?)),
     }
@@ -122,12 +127,12 @@ pub fn directory_owner(device: &str, inode: u64, path: &std::path::Path) -> Opti
 
 /// By `/proc/PID/task/TID/children`: costs as much as the tree is large, not as the machine is full.
 /// An error where the kernel has it not (`CONFIG_PROC_CHILDREN`, gVisor).
-fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
+fn below_by_children(root: Pid, without: &Set<Pid>) -> io::Result<Vec<Process>> {
     let mut found: Vec<Process> = Vec::new();
     let mut known = Set::new();
-    let mut next = vec![children(root)?];
+    let mut next = vec![children(root, Stat::of(root)?.num_threads)?];
     while let Some(siblings) = next.pop() {
-        for child in siblings {
+        for child in siblings.into_iter().filter(|child| !without.contains(child)) {
             let stat = match Stat::of(child) {
                 Err(error) if is_shortage(&error) => return Err(error),
                 stat => stat,
@@ -135,13 +140,13 @@ fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
             if let Some(process) = stat.ok().and_then(|stat| seen(&stat))
                 && known.insert(child)
             {
-                let is_dead = process.is_dead();
+                let (is_dead, threads) = (process.is_dead(), process.threads);
                 found.push(process);
                 // Whoever forks all the time is not to win time by the dead: they have no children any more.
                 if is_dead {
                     continue;
                 }
-                next.push(match children(child) {
+                next.push(match children(child, threads) {
                     Err(error) if is_shortage(&error) => return Err(error),
                     children => children.unwrap_or_default(),
                 });
@@ -151,14 +156,21 @@ fn below_by_children(root: Pid) -> io::Result<Vec<Process>> {
     Ok(found)
 }
 
-fn children(parent: Pid) -> io::Result<Vec<Pid>> {
+fn children(parent: Pid, threads: i64) -> io::Result<Vec<Pid>> {
+    let pids = |text: &[u8]| -> Vec<Pid> {
+        let words = text.split(u8::is_ascii_whitespace);
+        words.filter_map(|pid| Pid::new(std::str::from_utf8(pid).ok()?.parse().ok()?)).collect()
+    };
+    if threads == 1 {
+        return super::whole(format!("/proc/{parent}/task/{parent}/children")).map(|text| pids(&text));
+    }
     let mut list = Vec::new();
     let mut supported = false;
     for task in std::fs::read_dir(format!("/proc/{parent}/task"))? {
-        match task.and_then(|task| std::fs::read_to_string(task.path().join("children"))) {
+        match task.and_then(|task| super::whole(task.path().join("children"))) {
             Ok(text) => {
                 supported = true;
-                list.extend(text.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)));
+                list.extend(pids(&text));
             }
             Err(error) if is_shortage(&error) => return Err(error),
             Err(_) => {}

@@ -24,7 +24,7 @@ mod users;
 
 pub use cgroup::Cgroup;
 pub use late::let_go;
-pub use record::usage;
+pub use record::{remove_kept, usage};
 pub use request::LARGEST_REQUEST;
 pub use stuck::explain;
 

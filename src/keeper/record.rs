@@ -73,12 +73,17 @@ pub(super) fn prune(start: &Start) {
     let Some(control) = start.control.filter(|_| !start.prune.is_empty()) else { return };
     if let Ok(jobs) = control.dir(files::JOBS) {
         for old in start.prune.iter().map(JobId::to_string) {
-            // Usually there is a record and nothing else.
-            let record = jobs.dir(&old).and_then(|directory| directory.remove(files::RECORD));
-            if record.and_then(|()| jobs.remove_dir(&old)).is_err() {
-                let _ = jobs.remove_tree(&old);
-            }
+            remove_kept(&jobs, &old);
         }
+    }
+}
+
+/// Removes what is kept of a job.
+pub fn remove_kept(jobs: &Dir, job: &str) {
+    // Usually there is a record and nothing else.
+    let record = jobs.dir(job).and_then(|directory| directory.remove(files::RECORD));
+    if record.and_then(|()| jobs.remove_dir(job)).is_err() {
+        let _ = jobs.remove_tree(job);
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -20,13 +21,7 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
-use super::{
-    fd, interpreter,
-    limits::Limits,
-    memory, process,
-    start::{self, Original},
-    tty,
-};
+use super::{fd, interpreter, limits::Limits, memory, process, start::Original, tty};
 use crate::base::{Errno, ExecFailure, Pid, Signal};
 
 /// `_PATH_BSHELL`.
@@ -44,11 +39,14 @@ pub fn fork_child(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     memory::after_fork();
     match forked? {
         ForkResult::Parent { child } => Pid::new(child.as_raw()).ok_or_else(io::Error::last_os_error),
-        ForkResult::Child => {
-            start::end_at_panic();
-            process::exit_now(body())
-        }
+        ForkResult::Child => process::exit_now(caught(body)),
     }
+}
+
+/// A panic ends the program before it could unwind (see [`super::start`]). Tests do unwind, and what they fork is not to
+/// go on as one.
+fn caught(body: impl FnOnce() -> u8) -> u8 {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(125)
 }
 
 /// The same for a child that `wait(2)` passes over unless it is asked for every kind, and whose end sends no signal:
@@ -71,8 +69,7 @@ pub(super) fn clone_child(
     let child = Box::new(move || {
         // Nobody else is here, whatever a test's other threads were about.
         memory::after_fork();
-        start::end_at_panic();
-        process::exit_now(body.take().map_or(125, |body| body()))
+        process::exit_now(body.take().map_or(125, caught))
     });
     let mut stack = vec![0; stack];
     let end = end.map(Signal::get);

@@ -50,20 +50,31 @@ pub fn begin() -> Original {
 }
 
 /// From here on a panic ends this process, with 125 and a line that never waits. The program does not unwind: what
-/// that takes would be a tenth of it. (Tests do, and what they fork must not.)
-pub(super) fn end_at_panic() {
-    at_panic(last_words);
+/// that takes would be a tenth of it.
+fn end_at_panic() {
+    set_hook(Box::new(|panic| process::exit_now(last_words(&words(panic)))));
 }
 
 /// What is said at a panic, and the exit code.
 pub(super) fn last_words(panic: &str) -> u8 {
-    let _ = Stderr::new().write(format!("lastout: error: {panic}\n").as_bytes());
+    let _ = Stderr::new().write(
+        format!(
+            "lastout: error: {panic}
+"
+        )
+        .as_bytes(),
+    );
     125
 }
 
-/// For the init: what is done instead from here on, until there is an exit code.
+/// What this process does instead from here on, until there is an exit code: the init, above all. What it forks ends as
+/// before.
 pub fn at_panic(go_on: impl Fn(&str) -> u8 + Send + Sync + 'static) {
-    set_hook(Box::new(move |panic| process::exit_now(go_on(&words(panic)))));
+    let me = process::me();
+    set_hook(Box::new(move |panic| {
+        let words = words(panic);
+        process::exit_now(if process::me() == me { go_on(&words) } else { last_words(&words) })
+    }));
 }
 
 /// In one line.

@@ -471,7 +471,8 @@ impl Turn<'_> {
         }
         // SIGKILL to all would end the log's process, too, and what it has not yet written: then one by one.
         let kill = kill && self.writer.is_none();
-        let asked = helper::look(self.original, process::me(), kill);
+        let keepers = self.keepers.values().map(|keeper| keeper.pid).collect();
+        let asked = helper::look(self.original, process::me(), kill, &keepers);
         if kill && asked.is_err() && self.attempts + 1 >= ATTEMPTS {
             // What forks until nobody can must end all the same.
             let _ = signals::kill_namespace(process::me());
