@@ -8,3 +8,5 @@ mod leaving;
 mod ray;
 mod rights;
 mod signals;
+
+pub(crate) use engine::{release, repository};

@@ -1,6 +1,7 @@
 //! lastout from outside: real processes, real namespaces, real engines. One binary, one module a subject.
 
 mod acknowledged;
+mod apptainer;
 mod causes;
 mod check;
 mod control;

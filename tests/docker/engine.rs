@@ -34,12 +34,12 @@ fn build(tag: &'static str, args: &[&str]) -> &'static str {
     tag
 }
 
-pub(super) fn repository() -> &'static Path {
+pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The binary that the images take, for the host's side.
-pub(super) fn release() -> PathBuf {
+pub(crate) fn release() -> PathBuf {
     let targets = fs::read_dir(repository().join("target")).into_iter().flatten().flatten();
     let mut found = targets.map(|target| target.path().join("release/lastout")).filter(|path| path.exists());
     found.next().expect("no target/*/release/lastout: run `cargo build --release` first")

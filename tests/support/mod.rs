@@ -55,6 +55,12 @@ pub fn has(what: &str) -> bool {
         "slurm" => ["slurmctld", "slurmd", "sbatch", "munged"].iter().find_map(|name| fails("which", &[name])),
         "dpkg-deb" => fails("dpkg-deb", &["--version"]).or_else(|| fails("lintian", &["--version"])),
         "ext4" => fails("mkfs.ext4", &["-V"]),
+        // Its packages take minutes the first time.
+        "apptainer" => match is_root() {
+            true => fails("docker", &["version"])
+                .or_else(|| fails(concat!(env!("CARGO_MANIFEST_DIR"), "/docker/apptainer/host"), &["true"])),
+            false => Some("another root directory needs root".to_string()),
+        },
         "user-namespaces" => {
             fails("unshare", &["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"])
         }
