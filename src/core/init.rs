@@ -164,6 +164,8 @@ pub struct Init {
     asked: Vec<(ProcId, bool)>,
     sweep: Option<Ending>,
     looking: bool,
+    /// Who ended since the look began that is being made: it may show them still.
+    ended_meanwhile: Vec<Pid>,
     /// Whether anybody is left: unknown until asked, and again after every end.
     alone: Option<bool>,
     asked_alone: bool,
@@ -206,6 +208,7 @@ impl Init {
             asked: Vec::new(),
             sweep: None,
             looking: false,
+            ended_meanwhile: Vec::new(),
             alone: None,
             asked_alone: false,
             killed_all: false,
@@ -340,7 +343,7 @@ impl Init {
                 if let Engine::Known { alive, .. } = &mut self.engine {
                     alive.remove(&pid);
                 }
-                self.somebody_ended(now);
+                self.ended(now, pid);
             }
             Event::Explained(found) => {
                 self.somebody_ended(now);
@@ -502,7 +505,7 @@ impl Init {
     }
 
     fn reaped(&mut self, now: Tick, pid: Pid, exit: Exit, account: Option<Account>, orders: &mut Vec<Action>) {
-        self.somebody_ended(now);
+        self.ended(now, pid);
         if self.main == Main::Running(pid) {
             self.main_ended(now, exit, account.unwrap_or_default(), orders);
         } else if let Some(job) = self.table.of_keeper(pid) {

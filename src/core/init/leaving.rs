@@ -240,6 +240,13 @@ impl Init {
         }
     }
 
+    pub(super) fn ended(&mut self, now: Tick, pid: Pid) {
+        if self.looking {
+            self.ended_meanwhile.push(pid);
+        }
+        self.somebody_ended(now);
+    }
+
     pub(super) fn somebody_ended(&mut self, now: Tick) {
         if self.phase >= Phase::Stopping {
             self.alone = None;
@@ -261,7 +268,10 @@ impl Init {
 
     pub(super) fn looked(&mut self, now: Tick, seen: Option<Vec<Process>>, orders: &mut Vec<Action>) {
         self.looking = false;
-        let Some(seen) = seen else { return self.looked_in_vain(now, orders) };
+        let ended = mem::take(&mut self.ended_meanwhile);
+        let Some(mut seen) = seen else { return self.looked_in_vain(now, orders) };
+        // No signal to a number that may be somebody else's by now.
+        seen.retain(|p| !ended.contains(&p.id.pid));
         if !self.lingers && seen.iter().any(|p| p.lingers) {
             // For what is theirs, keepers wait themselves.
             let theirs = self.with_keepers(&seen, Set::new());
@@ -304,6 +314,10 @@ impl Init {
                 Whom::One(pid) => Action::Signal(pid, signal),
                 Whom::Group(group) => Action::SignalGroup(group, signal),
             }));
+            // What they left may be found only by another look; nothing else would say so.
+            if !ended.is_empty() {
+                sweep.child_ended(now);
+            }
             if let Some(forced) = sweep.forced_for(now) {
                 let somebody = !sweep.stuck(now, &seen).is_empty();
                 self.is_stuck(now, forced, somebody);

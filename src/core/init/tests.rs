@@ -215,6 +215,33 @@ fn a_stop_asks_main_jobs_and_the_engines_processes_at_once() {
 }
 
 #[test]
+fn who_ends_while_somebody_looks_is_not_asked_and_has_another_look() {
+    let mut bench = Bench::new(config(Role::Pid1, true));
+    let job = bench.job(1, 20);
+    bench.term();
+    bench.step(Event::Looked(Some(vec![process(1, 0), process(MAIN, 1), process(20, 1), process(30, 0)])));
+    bench.reap(MAIN, Exit::Code(7));
+    bench.step(Event::Looked(Some(vec![process(1, 0), process(20, 1), process(30, 0)])));
+    bench.now = 300;
+    bench.take();
+    bench.step(Event::WatchedEnded(pid(30)));
+    assert_eq!(bench.take(), [Action::Look { kill: false }]);
+    bench.end_job(job, 20);
+    // As it was before: the engine has not reaped its process yet, and the keeper has been since.
+    let mut zombie = process(30, 0);
+    zombie.state = 'Z';
+    bench.step(Event::Looked(Some(vec![process(1, 0), zombie.clone(), process(20, 1)])));
+    assert_eq!(bench.take(), [Action::CheckAlone]);
+    bench.step(Event::Alone(false));
+    bench.without_explaining();
+    assert_eq!((bench.take(), bench.init.phase()), (vec![], Phase::Sweeping));
+    bench.next_deadline();
+    assert_eq!((bench.now, bench.take()), (350, vec![Action::Look { kill: false }]));
+    bench.step(Event::Looked(Some(vec![process(1, 0), zombie])));
+    assert_eq!(bench.take(), [Action::Sync]);
+}
+
+#[test]
 fn mains_orphans_do_not_wait_for_jobs_and_its_group_is_not_asked_twice() {
     for role in [Role::Pid1, Role::Subreaper] {
         let mut bench = Bench::new(config(role, true));
