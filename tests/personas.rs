@@ -1,6 +1,8 @@
 //! lastout by the names of other small inits, beside the originals: the same cases for both, as PID 1 and not. What
 //! differs is a bug, or a line of [`DELIBERATE`], which the README shows.
 
+mod suites;
+
 use std::{
     collections::BTreeSet,
     fs,
