@@ -6,31 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nix::{
-    mount::{MsFlags, mount, umount},
-    sched::{CloneFlags, unshare},
-};
 use serde_json::{Value, json};
 
 use crate::{
     lab::{Lab, find, words},
     support::{both, mark},
 };
-
-/// Runs `body` where crun runs: it refuses cgroups of version 1 with those of version 2 beside them, so that here, in a mount
-/// namespace of the thread's own, the latter are not seen.
-pub fn apart<T: Send>(body: impl FnOnce() -> T + Send) -> T {
-    let inner = || {
-        // Without the right to do it everything but crun is measured all the same.
-        if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
-            let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            let _ = mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-                .and_then(|()| umount("/sys/fs/cgroup/unified"));
-        }
-        body()
-    };
-    std::thread::scope(|scope| scope.spawn(inner).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-}
 
 const IMAGE: &str = "debian:bookworm-slim";
 

@@ -70,7 +70,7 @@ pub fn exec(lab: &Lab) -> Vec<Row> {
 
 /// The engines' exec, one after the other with lastout's.
 pub fn engines(lab: &Lab) -> Vec<Row> {
-    engines::apart(|| beside_engines(lab))
+    crate::support::without_unified_cgroups(|| beside_engines(lab))
 }
 
 fn beside_engines(lab: &Lab) -> Vec<Row> {

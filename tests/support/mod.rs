@@ -4,6 +4,10 @@
 pub mod hangfs;
 pub mod pty;
 
+use nix::{
+    mount::{MsFlags, mount, umount},
+    sched::{CloneFlags, unshare},
+};
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -33,6 +37,9 @@ pub fn has(what: &str) -> bool {
         "docker" => fails("docker", &["version"]),
         // Its packages take minutes the first time.
         "ray" => fails(concat!(env!("CARGO_MANIFEST_DIR"), "/docker/ray/build"), &[]),
+        "podman" => fails("podman", &["--version"]),
+        "runc" => fails("runc", &["--version"]),
+        "crun" => fails("crun", &["--version"]),
         "compose" => fails("docker-compose", &["version"]),
         "fuse" => match is_root() {
             true => {
@@ -336,6 +343,21 @@ pub fn running(mark: &str) -> Vec<i32> {
 /// A mark that no other test and no other run has.
 pub fn mark(name: &str) -> String {
     format!("mark-{name}-{}-{}", std::process::id(), COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+}
+
+/// Runs `body` where crun, and so Podman, runs: it refuses cgroups of version 1 with those of version 2 beside them, so
+/// that here, in a mount namespace of the thread's own, the latter are not seen.
+pub fn without_unified_cgroups<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    let inner = || {
+        // Without the right to do it everything but crun runs all the same.
+        if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
+            let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            let _ = mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+                .and_then(|()| umount("/sys/fs/cgroup/unified"));
+        }
+        body()
+    };
+    thread::scope(|scope| scope.spawn(inner).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 /// A small filesystem of its own (tmpfs), unmounted at its end. Needs root.
