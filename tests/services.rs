@@ -33,13 +33,21 @@ impl Supervised {
         Supervised::begin_with(file, &[], Stdio::piped(), Stdio::piped())
     }
 
+    pub(crate) fn begin_as(role: As, file: &str) -> Supervised {
+        Supervised::begin_in(role, file, &[], Stdio::piped(), Stdio::piped())
+    }
+
     pub(crate) fn begin_with(file: &str, more: &[&str], stdout: Stdio, stderr: Stdio) -> Supervised {
+        Supervised::begin_in(As::Subreaper, file, more, stdout, stderr)
+    }
+
+    fn begin_in(role: As, file: &str, more: &[&str], stdout: Stdio, stderr: Stdio) -> Supervised {
         let scratch = scratch();
         let mark = mark("services");
         write(scratch.path(), file, &mark);
         let path = scratch.path().join("services.toml");
         let args = [&["--config", path.to_str().unwrap()], more].concat();
-        Supervised { init: Init::start_with(scratch, As::Subreaper, &args, stdout, stderr), mark }
+        Supervised { init: Init::start_with(scratch, role, &args, stdout, stderr), mark }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

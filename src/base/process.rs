@@ -19,6 +19,8 @@ pub struct Process {
     pub comm: String,
     /// The kernel may hold its files for a moment longer than it lives. Only looks that are to end processes tell.
     pub lingers: bool,
+    /// It was forked and has executed nothing since: it may be about to, and have its parent's handlers until then.
+    pub forked: bool,
 }
 
 impl Process {

@@ -6,7 +6,7 @@ use super::{Outcome, Target, found::Found, jobs::say};
 use crate::{
     base::{JobId, Map, Pid},
     inspect::{self, Load},
-    proto::{JobState, ServiceInfo, ServiceState},
+    proto::{JobState, ServiceInfo, ServiceState, Total},
 };
 
 const SERVICE_STATES: [ServiceState; 8] = [
@@ -56,6 +56,28 @@ fn write(found: &Found, services: &[ServiceInfo], load: impl Fn(JobId) -> Option
     for state in JOB_STATES {
         let count = found.jobs.iter().filter(|job| job.state == state).count();
         text.sample("lastout_jobs", &label("state", state.word()), count);
+    }
+    let totals = found.status.as_ref().map(|status| status.totals.as_slice()).unwrap_or_default();
+    let ended = |total: &Total| {
+        let kind = label("kind", if total.service { "service" } else { "job" });
+        [kind, label("outcome", &total.outcome)].join(",")
+    };
+    let seconds = |us: u64| us as f64 / 1e6;
+    text.family("lastout_ended", "counter", "Jobs and runs of services that have ended, by outcome");
+    for total in totals {
+        text.sample("lastout_ended_total", &ended(total), total.count);
+    }
+    text.family("lastout_ended_seconds", "counter", "Time that they took");
+    for total in totals {
+        text.sample("lastout_ended_seconds_total", &ended(total), seconds(total.wall_us));
+    }
+    text.family("lastout_ended_cpu_seconds", "counter", "CPU time of their trees");
+    for total in totals {
+        text.sample("lastout_ended_cpu_seconds_total", &ended(total), seconds(total.cpu_us));
+    }
+    text.family("lastout_ended_max_resident_memory_bytes", "gauge", "The largest of their processes");
+    for total in totals {
+        text.sample("lastout_ended_max_resident_memory_bytes", &ended(total), total.max_rss_bytes);
     }
     text.family("lastout_service_state", "stateset", "Where a service is in its life");
     for service in services {
@@ -118,7 +140,7 @@ fn labels(job: &crate::proto::JobInfo) -> String {
     [label("job", &job.job.to_string())].into_iter().chain(name).collect::<Vec<_>>().join(",")
 }
 
-/// Names have nothing that would have to be escaped.
+/// Names and words have nothing that would have to be escaped.
 fn label(key: &str, value: &str) -> String {
     format!("{key}=\"{value}\"")
 }
@@ -141,6 +163,7 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::Status;
 
     #[test]
     fn the_text_has_every_family_once_and_ends() {
@@ -162,6 +185,22 @@ mod tests {
         };
         let mut found = Found::default();
         found.answers = true;
+        let total = Total {
+            service: false,
+            outcome: "timeout".into(),
+            count: 2,
+            wall_us: 2_500_000,
+            cpu_us: 1_250_000,
+            max_rss_bytes: 4096,
+        };
+        found.status = Some(Status {
+            pid: Pid::INIT,
+            main: None,
+            phase: "running".into(),
+            keepers: Vec::new(),
+            helpers: Vec::new(),
+            totals: vec![total],
+        });
         let text = write(&found, &[service], |_| None);
         assert!(text.ends_with("# EOF\n"));
         for line in [
@@ -172,6 +211,10 @@ mod tests {
             "lastout_service_state_seconds{service=\"ray\"} 1.5",
             "lastout_service_restarts_total{service=\"ray\"} 3",
             "lastout_service_healthy{service=\"ray\"} 1",
+            "lastout_ended_total{kind=\"job\",outcome=\"timeout\"} 2",
+            "lastout_ended_seconds_total{kind=\"job\",outcome=\"timeout\"} 2.5",
+            "lastout_ended_cpu_seconds_total{kind=\"job\",outcome=\"timeout\"} 1.25",
+            "lastout_ended_max_resident_memory_bytes{kind=\"job\",outcome=\"timeout\"} 4096",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
         }

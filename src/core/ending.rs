@@ -3,7 +3,9 @@
 //! Whatever a look finds gets SIGTERM (or what the members of one group are to get instead), once, and SIGCONT if it is stopped; but what has a living ancestor
 //! that was asked before is left alone: it may be what that one starts in order to save its work (a `cp`, a
 //! `sync`), and must not be shot down. When its ancestors have ended it is an orphan like any other, and is
-//! asked. One command may be asked alone: then what is below it counts as if that one had been asked before. When the
+//! asked. Who was forked and had executed nothing yet when he was asked may have had his parent's handlers, which took
+//! the signal (a shell's trap, before the shell's child executes its command): he is asked again when he has executed
+//! something. One command may be asked alone: then what is below it counts as if that one had been asked before. When the
 //! grace is over, everything gets SIGKILL, look after look, until nobody is left; that nobody is left is a fact from
 //! outside (no child left to wait for), not a conclusion of this module.
 //!
@@ -12,7 +14,7 @@
 //! member, too. Our own group is not: others are in it.
 //!
 //! It promises: nothing is killed before it was asked, or had its grace (whoever a command that is asked alone, and does
-//! not go, keeps below it is not asked); nothing is asked twice; there is
+//! not go, keeps below it is not asked); nothing else is asked twice; there is
 //! a deadline as long as somebody is left.
 
 use std::time::Duration;
@@ -23,6 +25,8 @@ use crate::base::{Map, Pgid, Pid, ProcId, Process, Set, Signal, Tick, Whom};
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks after SIGKILL: doubles from the first to the second.
 const KILL_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// After a look that asked somebody who had executed nothing yet: doubles as often as that.
+const EARLY_PAUSE: (Duration, u32) = (Duration::from_millis(50), 4);
 /// A process that SIGKILL has not ended after this time is called stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(2);
 /// Between two times that what is stuck is named.
@@ -32,6 +36,8 @@ pub const STUCK_EVERY: Duration = Duration::from_secs(5);
 enum Said {
     /// Asked by somebody else, or born a moment too late for that.
     Perhaps,
+    /// Asked before it had executed anything.
+    Early,
     Term,
     /// At this moment, by itself or with its group.
     Kill(Tick, Whom),
@@ -53,6 +59,8 @@ pub struct Ending {
     last_look: Option<Tick>,
     next_look: Option<Tick>,
     pause: Duration,
+    /// Looks for those that were asked early.
+    again: u32,
 }
 
 impl Ending {
@@ -69,6 +77,7 @@ impl Ending {
             last_look: None,
             next_look: Some(now),
             pause: KILL_PAUSE.0,
+            again: 0,
         }
     }
 
@@ -169,19 +178,30 @@ impl Ending {
             return self.force(now, seen);
         }
         let mut signals = Vec::new();
+        let mut early = false;
         let spared = self.below_the_asked(seen);
         for process in seen.iter().filter(|p| p.id.pid != self.me && !p.is_dead()) {
             let said = self.told.get(&process.id).copied();
             let pid = process.id.pid;
-            if matches!(said, None | Some(Said::Perhaps)) && !spared.contains(&pid) {
+            let asks = match said {
+                None | Some(Said::Perhaps) => !spared.contains(&pid),
+                // What it has executed has handlers of its own.
+                Some(Said::Early) => !process.forked,
+                Some(Said::Term | Said::Kill(..)) => false,
+            };
+            early |= process.forked && (asks || said == Some(Said::Early));
+            if asks {
                 signals.push((Whom::One(pid), self.request(process)));
                 if process.is_stopped() {
                     signals.push((Whom::One(pid), Signal::CONT));
                 }
-                self.told.insert(process.id, Said::Term);
+                self.told.insert(process.id, if process.forked { Said::Early } else { Said::Term });
             }
         }
-        self.next_look = None;
+        let (pause, most) = EARLY_PAUSE;
+        let again = (early && self.again < most).then(|| now + pause * (1 << self.again));
+        self.again += u32::from(again.is_some());
+        self.next_look = again;
         signals
     }
 
@@ -243,7 +263,16 @@ mod tests {
 
     fn process(pid: i32, parent: i32, state: char) -> Process {
         let id = ProcId { pid: Pid::new(pid).unwrap(), start: 1 };
-        Process { id, parent: Pid::new(parent), group: 0, state, threads: 1, comm: "x".into(), lingers: false }
+        Process {
+            id,
+            parent: Pid::new(parent),
+            group: 0,
+            state,
+            threads: 1,
+            comm: "x".into(),
+            lingers: false,
+            forked: false,
+        }
     }
 
     fn at(ms: u64) -> Tick {
@@ -337,6 +366,25 @@ mod tests {
         let mut deaf = Ending::begin(at(0), ME, Duration::from_secs(7)).asking_alone(Some(Pid::new(2).unwrap()));
         assert_eq!(said(deaf.looked(at(0), &seen[..2])), [(2, "TERM")]);
         assert_eq!(said(deaf.looked(at(7000), &seen[..2])), [(2, "KILL"), (3, "KILL")]);
+    }
+
+    #[test]
+    fn who_was_asked_before_it_had_executed_anything_is_asked_again_when_it_has() {
+        let mut ending = Ending::begin(at(0), ME, Duration::from_secs(7));
+        // A shell, and its child before and after it has become its command; a worker that never executes anything.
+        let early = |pid| Process { forked: true, ..process(pid, 2, 'S') };
+        let seen = [process(2, 1, 'S'), early(3), early(4)];
+        assert_eq!(said(ending.looked(at(0), &seen)), [(2, "TERM"), (3, "TERM"), (4, "TERM")]);
+        assert_eq!(ending.deadline(), at(50));
+        assert_eq!(said(ending.looked(at(50), &seen)), []);
+        assert_eq!(ending.deadline(), at(150));
+        let seen = [process(2, 1, 'S'), process(3, 2, 'S'), early(4)];
+        assert_eq!(said(ending.looked(at(150), &seen)), [(3, "TERM")]);
+        assert_eq!(said(ending.looked(at(350), &seen)), []);
+        // What never does is not looked at for ever.
+        assert_eq!(said(ending.looked(at(750), &seen)), []);
+        assert_eq!(ending.deadline(), at(7000));
+        assert_eq!(said(ending.looked(at(7000), &seen)), [(2, "KILL"), (3, "KILL"), (4, "KILL")]);
     }
 
     #[test]

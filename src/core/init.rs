@@ -28,7 +28,7 @@ use crate::{
     base::{
         Errno, ExecFailure, Exit, GRACE, Map, Name, Pgid, Pid, ProcId, Process, RequestId, Set, Signal, Subject, Tick,
     },
-    proto::{BadLine, Cause, Happening, JobInfo, Sender},
+    proto::{BadLine, Cause, Happening, JobInfo, Sender, Total},
 };
 
 /// A half line in the control FIFO is given up after this time: whoever writes a whole line writes it at once.
@@ -132,6 +132,8 @@ enum Engine {
 struct Syncing {
     since: Tick,
     say_at: Tick,
+    /// When mounts of ours have had their time: they end, whether they have taken it or not.
+    until: Option<Tick>,
     /// With the device of those that are FUSE.
     volumes: Map<String, Option<String>>,
 }
@@ -185,6 +187,8 @@ pub struct Init {
     /// One for each kind of [`BadLine`].
     bad_lines: [Flood; 4],
     half_line_at: Option<Tick>,
+    /// What has ended so far.
+    totals: Vec<Total>,
 }
 
 impl Init {
@@ -222,6 +226,7 @@ impl Init {
             gave_up: false,
             bad_lines: Default::default(),
             half_line_at: None,
+            totals: Vec::new(),
             config,
         }
     }
@@ -234,6 +239,11 @@ impl Init {
     /// Every job, and for a queued one the request that describes it.
     pub fn list(&self, now: Tick) -> Vec<(JobInfo, Option<RequestId>)> {
         self.table.list(now)
+    }
+
+    /// What has ended so far, by its outcome.
+    pub fn totals(&self) -> &[Total] {
+        &self.totals
     }
 
     /// Main's process, while it lives.
@@ -281,7 +291,11 @@ impl Init {
         let sweep = self.sweep.as_ref().filter(|_| sweeping).map(Ending::deadline);
         let bad_lines = self.bad_lines.iter().filter_map(Flood::deadline).min();
         let main = self.main_kill_at.filter(|_| self.main_pid().is_some());
-        let sync = self.syncing.as_ref().filter(|_| self.phase == Phase::Syncing).map(|syncing| syncing.say_at);
+        let sync = self
+            .syncing
+            .as_ref()
+            .filter(|_| self.phase == Phase::Syncing)
+            .map(|syncing| syncing.until.map_or(syncing.say_at, |until| until.min(syncing.say_at)));
         let explain = self.explaining.deadline().filter(|_| self.leaving_others());
         let services = self.services.deadline();
         let all = [services, engine, sweep, main, sync, explain, self.give_up_at, self.half_line_at, bad_lines];
@@ -423,6 +437,7 @@ impl Init {
                 orders.extend(names.map(|text| Action::Log(Level::Error, text)));
             }
         }
+        self.give_up_own_volumes(now, orders);
         for (volume, device) in hanging {
             self.abort(&device, &volume, "which does not take what was written", orders);
         }

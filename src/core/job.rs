@@ -80,8 +80,8 @@ pub enum JobEvent {
     Noted(Note),
     /// The service wrote a newline to descriptor 3.
     Newline,
-    /// Whether the mount's path is a mount point has changed. It is none at first.
-    Mounted(bool),
+    /// What the mount's path is a mount point of has changed: a device. It is none at first.
+    Mounted(Option<String>),
 }
 
 /// What a keeper is to do.
@@ -308,14 +308,18 @@ impl Job {
                 run.is_ready(now, Ready::Fd, orders);
                 None
             }),
-            JobEvent::Mounted(mounted) => {
-                if let Some(run) = &mut self.run {
-                    run.mounted(now, mounted, orders);
-                }
+            JobEvent::Mounted(device) => {
+                let mounted = device.is_some();
+                self.with_run(now, orders, |run, now, orders| run.mounted(now, device, orders));
                 if let State::Unmounting(unmount) = &mut self.state
                     && !mounted
                 {
                     unmount.gone(now);
+                }
+                if let (State::Unmounting(_) | State::Ending(_) | State::Detaching { .. }, Some(run)) =
+                    (&self.state, &mut self.run)
+                {
+                    run.set_mounted(mounted);
                 }
             }
         }
@@ -468,6 +472,15 @@ impl Job {
                         self.state = State::Unmounting(Unmount::begin(now, grace));
                         return;
                     }
+                    // It has its time to write back what it holds, too.
+                    if self.cause == Some(Cause::Unmounted) {
+                        self.told_ending = true;
+                        orders.push(JobAction::TellEnding);
+                        let mut unmount = Unmount::begin(now, grace);
+                        unmount.gone(now);
+                        self.state = State::Unmounting(unmount);
+                        return;
+                    }
                 }
                 self.state = State::Ending(self.ending(now, grace));
             }
@@ -506,6 +519,7 @@ impl Job {
             return;
         }
         if run.wants_detach() {
+            orders.push(JobAction::NameHolders { lazily: true });
             run.fork(Task::Detach, orders);
             self.state = State::Detaching { until: now + DETACH };
         } else {
@@ -524,11 +538,14 @@ impl Job {
             Whom::One(pid) => JobAction::Signal(pid, signal),
             Whom::Group(group) => JobAction::SignalGroup(group, signal),
         }));
-        let left = ending.stuck(now, seen);
+        // What unmounts it is ours, and waits for the others.
+        let is_own = |p: &Process| self.run.as_ref().is_some_and(|run| run.is_own(p.id.pid));
+        let mut left = ending.stuck(now, seen);
+        left.retain(|p| !is_own(p));
         if left.is_empty() {
             return;
         }
-        let all = left.len() == seen.iter().filter(|p| !p.is_dead()).count();
+        let all = left.len() == seen.iter().filter(|p| !p.is_dead() && !is_own(p)).count();
         let left: Vec<_> = left.iter().map(|p| Leftover::new(p.id.pid, p.comm.clone(), p.state)).collect();
         if self.stuck_told.is_none_or(|told| now.since(told) >= STUCK_EVERY) {
             self.stuck_told = Some(now);

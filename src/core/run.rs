@@ -232,11 +232,33 @@ impl Run {
         }
     }
 
-    pub(super) fn mounted(&mut self, now: Tick, mounted: bool, orders: &mut Vec<JobAction>) {
-        self.mounted = mounted;
-        if mounted {
-            self.is_ready(now, Ready::Mounted, orders);
+    /// Its path is a mount point now, or none any more. Why it is over, if it is: what is written there now is beneath it.
+    pub(super) fn mounted(&mut self, now: Tick, device: Option<String>, orders: &mut Vec<JobAction>) -> Option<Cause> {
+        let was_mounted = self.mounted;
+        self.set_mounted(device.is_some());
+        match device {
+            Some(device) => {
+                orders.push(JobAction::Tell(Notice::Mounted(device)));
+                self.is_ready(now, Ready::Mounted, orders);
+                None
+            }
+            None => was_mounted.then_some(Cause::Unmounted),
         }
+    }
+
+    pub(super) fn set_mounted(&mut self, mounted: bool) {
+        self.mounted = mounted;
+    }
+
+    /// Whether this is a child of the keeper's own that does what may block, and nobody's command.
+    pub(super) fn is_own(&self, pid: Pid) -> bool {
+        let by_command = matches!(self.config.health.as_ref().map(|health| &health.check), Some(Check::Command(_)));
+        let own = |task: &Task| match task {
+            Task::Prepare | Task::Unmount | Task::Detach => true,
+            Task::Check => !by_command,
+            Task::Setup(_) => false,
+        };
+        self.tasks.iter().any(|(task, forked)| *forked == Some(pid) && own(task))
     }
 
     /// What it says of itself, as long as it is not being ended. Why it is over, if it is.

@@ -93,6 +93,8 @@ struct Service {
     healthy: Option<bool>,
     /// What it says of itself.
     text: Option<String>,
+    /// A mount's.
+    device: Option<String>,
     asked: Option<Asked>,
     /// Ends in a row, for the delay; and those that were failures, for the limit.
     ends: u32,
@@ -122,6 +124,7 @@ impl Service {
             was_ready: false,
             healthy: None,
             text: None,
+            device: None,
             asked: None,
             ends: 0,
             failures: 0,
@@ -298,7 +301,8 @@ impl Services {
         for index in begun {
             let service = &mut self.list[index];
             service.enter(now, State::Starting);
-            (service.started, service.was_ready, service.healthy, service.text) = (false, false, None, None);
+            (service.started, service.was_ready, service.healthy) = (false, false, None);
+            (service.text, service.device) = (None, None);
             orders.push(Do::Run(service.config.name.clone(), Rc::clone(&service.config.run)));
         }
         let needed: Set<Name> = (self.list.iter().filter(|service| service.job.is_some()))
@@ -391,6 +395,39 @@ impl Services {
     pub(in crate::core) fn says(&mut self, job: JobId, text: String) {
         if let Some(service) = self.by_job(job) {
             service.text = Some(text).filter(|text| !text.is_empty());
+        }
+    }
+
+    /// What a run serves is mounted.
+    pub(in crate::core) fn mounted(&mut self, job: JobId, device: String) {
+        if let Some(service) = self.by_job(job) {
+            service.device = Some(device);
+        }
+    }
+
+    /// Whether one of the runs serves this device.
+    pub(in crate::core) fn serves(&self, device: &str) -> bool {
+        self.list.iter().any(|service| service.job.is_some() && service.device.as_deref() == Some(device))
+    }
+
+    /// The time that mounts have to write back what they hold: `grace` for those that have none of their own.
+    pub(in crate::core) fn longest_grace(&self, grace: Duration) -> Option<Duration> {
+        let mounts = self.list.iter().filter(|service| service.is_mount() && service.job.is_some());
+        mounts.map(|mount| mount.config.run.stop.grace.unwrap_or(grace)).max()
+    }
+
+    /// Nothing but the end of whoever serves this device can end those that are stuck on it.
+    pub(in crate::core) fn end_server(&mut self, now: Tick, device: &str, why: &str, orders: &mut Vec<Do>) {
+        let serves = |service: &&mut Service| service.device.as_deref() == Some(device);
+        for service in self.list.iter_mut().filter(serves) {
+            service.ask(&Cause::Shutdown { why: why.into() }, None);
+            if let (Some(job), Some(asked)) = (service.job, &mut service.asked)
+                && !mem::replace(&mut asked.told, true)
+            {
+                let (cause, grace) = (asked.cause.clone(), asked.grace);
+                service.enter(now, State::Ending);
+                orders.push(Do::End { job, cause, grace });
+            }
         }
     }
 

@@ -223,6 +223,9 @@ pub fn strays(init: Pid, mark: &str, session: Option<Pid>, all: bool, spare: &[P
     Some(found)
 }
 
+/// `include/linux/sched.h`: forked, and nothing executed since.
+const PF_FORKNOEXEC: u32 = 0x40;
+
 fn seen(stat: &Stat) -> Option<Process> {
     Some(Process {
         id: ProcId { pid: Pid::new(stat.pid)?, start: stat.starttime },
@@ -232,6 +235,7 @@ fn seen(stat: &Stat) -> Option<Process> {
         threads: stat.num_threads,
         comm: stat.comm.clone(),
         lingers: false,
+        forked: stat.flags & PF_FORKNOEXEC != 0,
     })
 }
 

@@ -1,11 +1,21 @@
-//! Built-in health checks, for an image without curl. Each runs in a child of its own, which its time limit ends.
+//! Health checks: built-in ones, for an image without curl, and commands. Each runs in a child of its own, which its time
+//! limit ends. A command's has the command as its own child and is the subreaper of what that starts: a daemon that a
+//! check leaves ends with it, or there would be one more of them every time.
 
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
 };
 
-use crate::core::service::Check;
+use crate::{
+    base::{Exit, Pid, Signal},
+    core::service::Check,
+    inspect,
+    sys::{
+        process, signals,
+        wait::{Reaped, await_end, reap},
+    },
+};
 
 /// Bytes of an answer in which its status must be.
 const STATUS_LINE: usize = 1024;
@@ -26,6 +36,25 @@ pub(super) fn check(what: &Check) -> Result<(), String> {
             }
         }
     }
+}
+
+/// In a child that is a subreaper: waits for its command, and ends what that has left.
+pub(super) fn supervise(command: Pid) -> u8 {
+    let mut exit = None;
+    while await_end() {
+        if let Reaped::Child(pid, how, _) = reap()
+            && pid == command
+        {
+            exit = Some(how);
+        }
+        if exit.is_some() {
+            let left = inspect::below(process::me()).unwrap_or_default();
+            for process in left.iter().filter(|process| !process.is_dead()) {
+                let _ = signals::send(process.id.pid, Signal::KILL);
+            }
+        }
+    }
+    exit.map_or(1, Exit::status)
 }
 
 fn said(error: &io::Error) -> String {

@@ -128,18 +128,18 @@ pub(super) fn holders(path: &Path) -> Vec<String> {
     here.take(MOST).map(|holder| holder.to_string()).collect()
 }
 
-/// Whether a path is a mount point, told when it changes.
+/// What is mounted on a path, told when it changes.
 #[derive(Debug)]
 pub(super) struct Watch {
     mounts: File,
     path: PathBuf,
-    mounted: bool,
+    device: Option<String>,
 }
 
 impl Watch {
     /// It is none yet.
     pub(super) fn new(path: PathBuf) -> io::Result<Watch> {
-        Ok(Watch { mounts: File::open("/proc/self/mountinfo")?, path, mounted: false })
+        Ok(Watch { mounts: File::open("/proc/self/mountinfo")?, path, device: None })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -152,9 +152,12 @@ impl Watch {
     }
 
     /// What is the case now, if it is new.
-    pub(super) fn look(&mut self) -> Option<bool> {
-        let mounted = mount_at(&self.path).ok()?.is_some();
-        (std::mem::replace(&mut self.mounted, mounted) != mounted).then_some(mounted)
+    pub(super) fn look(&mut self) -> Option<Option<String>> {
+        let device = mount_at(&self.path).ok()?.map(|there| there.device);
+        (self.device != device).then(|| {
+            self.device.clone_from(&device);
+            device
+        })
     }
 }
 
@@ -178,7 +181,9 @@ mod tests {
         let proc = prepare(Path::new("/proc")).unwrap_err();
         assert!(proc.starts_with("cannot mount on /proc: ") && proc.ends_with("(proc) is mounted there already"));
         assert_eq!(Watch::new(real).unwrap().look(), None);
-        assert_eq!(Watch::new("/proc".into()).unwrap().look(), Some(true));
+        let mut watch = Watch::new("/proc".into()).unwrap();
+        assert!(watch.look().is_some_and(|device| device.is_some_and(|device| device.starts_with("0:"))));
+        assert_eq!(watch.look(), None);
     }
 
     #[test]

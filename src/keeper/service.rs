@@ -278,7 +278,7 @@ impl<'a> Service<'a> {
             }
             Task::Setup(number) => self.fork_setup(task, number)?,
             Task::Check => match self.run.health.as_ref().map(|health| health.check.clone()) {
-                Some(Check::Command(command)) => self.fork_check(task, &command)?,
+                Some(Check::Command(command)) => (self.fork_check(task, &command)?, None),
                 Some(what @ (Check::Http { .. } | Check::Tcp { .. })) => {
                     let check = move || match check::check(&what) {
                         Ok(()) => (0, Vec::new()),
@@ -311,19 +311,37 @@ impl<'a> Service<'a> {
         Ok((spawned.pid, Some((spawned.outcome, words))))
     }
 
-    fn fork_check(&mut self, task: Task, command: &[String]) -> io::Result<(Pid, Option<Exec>)> {
+    fn fork_check(&mut self, task: Task, command: &[String]) -> io::Result<Pid> {
         let words = words(command);
         let (read, write) = fd::pipe()?;
-        let spawned = self.spawn(words.clone(), self.environment_of_task(), [&write, &write], None, None)?;
+        let pid = self.fork_child("lastout-check", &write, || {
+            let spawned = process::become_subreaper()
+                .and_then(|()| self.spawn(words.clone(), self.environment_of_task(), [&write, &write], None, None));
+            match spawned {
+                Ok(spawned) => {
+                    let code = check::supervise(spawned.pid);
+                    let outcome = spawn::outcome(&spawned.outcome, &words, Some(&self.cwd));
+                    let failure = outcome.and_then(Result::err).map(|failure| failure.to_string().into_bytes());
+                    (code, failure.unwrap_or_default())
+                }
+                Err(error) => (1, format!("cannot fork: {}", crate::sys::errno(&error)).into_bytes()),
+            }
+        })?;
         self.relays.push(Relay::new(task, read, None));
-        Ok((spawned.pid, Some((spawned.outcome, words))))
+        Ok(pid)
     }
 
     /// A child that does what may block; what it answers is its exit code and what it says.
     fn fork_own(&mut self, task: Task, name: &str, body: impl FnOnce() -> (u8, Vec<u8>)) -> io::Result<Pid> {
         let (read, write) = fd::pipe()?;
+        let pid = self.fork_child(name, &write, body)?;
+        self.relays.push(Relay::new(task, read, None));
+        Ok(pid)
+    }
+
+    fn fork_child(&self, name: &str, write: &OwnedFd, body: impl FnOnce() -> (u8, Vec<u8>)) -> io::Result<Pid> {
         let original = self.start.original.for_jobs();
-        let pid = spawn::fork_child(|| {
+        spawn::fork_child(|| {
             let _ = process::lead_session();
             // Nobody would know whose it is.
             let _ = process::set_parent_death_signal(Signal::KILL);
@@ -332,11 +350,9 @@ impl<'a> Service<'a> {
             original.restore_mask();
             let (code, said) = body();
             // A pipe takes that much at once.
-            let _ = fd::write(&write, &said);
+            let _ = fd::write(write, &said);
             code
-        })?;
-        self.relays.push(Relay::new(task, read, None));
-        Ok(pid)
+        })
     }
 
     /// A child has ended, perhaps a task: what it said, and why it could not be executed if it could not, come before.
@@ -458,6 +474,7 @@ mod tests {
             threads: 1,
             comm: "x".into(),
             lingers: false,
+            forked: false,
         };
         let seen = [
             process(13, 12, 13, 'S'),

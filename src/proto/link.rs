@@ -38,6 +38,8 @@ pub enum Notice {
     Started(Pid),
     /// A setup command was executed; counted from 1.
     Setup(usize),
+    /// The mount is there: its device, as `/proc/PID/mountinfo` has it.
+    Mounted(String),
     /// The service is ready.
     Ready,
     /// A health check has changed what is known.

@@ -27,7 +27,7 @@ pub use events::{Entry, Happening};
 pub use line::{BadLine, Line, Lines, MAX_LINE, Who};
 pub use link::{Notice, Order};
 pub use record::{Io, Leftover, Record, Usage, record_time};
-pub use reply::{Alive, JobInfo, JobState, KeeperInfo, Reply, ServiceInfo, ServiceState, Status};
+pub use reply::{Alive, JobInfo, JobState, KeeperInfo, Reply, ServiceInfo, ServiceState, Status, Total};
 pub use request::{BadRequest, Limits, Request};
 
 /// The version of requests, replies and records. A program that reads another says so instead of guessing.

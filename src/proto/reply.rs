@@ -89,6 +89,26 @@ pub struct Status {
     /// Its helpers.
     #[serde(default)]
     pub helpers: Vec<Pid>,
+    /// What has ended since the init began, also what is not remembered any more.
+    #[serde(default)]
+    pub totals: Vec<Total>,
+}
+
+/// Of jobs, or of services' runs, that have ended in one way.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Total {
+    /// Runs of services, and hooks.
+    pub service: bool,
+    /// `succeeded`, `failed`, or why else it was.
+    pub outcome: String,
+    /// So many.
+    pub count: u64,
+    /// Their time, microseconds.
+    pub wall_us: u64,
+    /// The CPU time of their trees, microseconds.
+    pub cpu_us: u64,
+    /// The largest resident set of any one of their processes, bytes.
+    pub max_rss_bytes: u64,
 }
 
 /// A keeper and its job.

@@ -65,6 +65,22 @@ pub fn reap() -> Reaped {
     }
 }
 
+/// Blocks until a child has ended, or has already. False: there is no child.
+pub fn await_end() -> bool {
+    loop {
+        // SAFETY: a zeroed structure is valid to be overwritten.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WEXITED | libc::WNOWAIT | libc::__WALL;
+        // SAFETY: `info` is valid for writing.
+        if unsafe { libc::waitid(libc::P_ALL, 0, &mut info, flags) } == 0 {
+            return true;
+        }
+        if nix::Error::last() != nix::Error::EINTR {
+            return false;
+        }
+    }
+}
+
 /// Reaps this child, if it has ended. Never blocks. True also if it is no child of ours, or is none any more.
 pub fn has_ended(child: Pid) -> bool {
     let mut status = 0;

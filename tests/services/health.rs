@@ -104,6 +104,19 @@ fn a_check_that_hangs_is_ended_and_has_failed() {
 }
 
 #[test]
+fn what_a_check_leaves_ends_with_it() {
+    let services = Supervised::begin(
+        "[service.it]\ncommand = ['sleep', '600']
+        health = { command = '(setsid sleep 600 &); echo x >> @/checks', every = '100ms' }",
+    );
+    until("some checks", || (services.lines("checks").len() > 5).then_some(()));
+    // The service, and perhaps a check with its daemon.
+    let left = services.left();
+    assert!(left.len() <= 4, "{left:?}");
+    assert_eq!(services.end().0, 0);
+}
+
+#[test]
 fn while_it_starts_a_failure_does_not_count() {
     let services = Supervised::begin(
         "[service.it]\ncommand = ['sleep', '600']\nready = 'healthy'

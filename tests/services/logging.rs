@@ -111,6 +111,19 @@ fn a_blocked_reader_stops_no_supervision() {
 }
 
 #[test]
+fn a_log_whose_directory_is_not_there_stops_no_service() {
+    let services = Supervised::begin(
+        "[service.it]\ncommand = 'while :; do echo line; sleep 0.01; done'\nlog = { file = '@/missing/log' }",
+    );
+    services.until_state("it", "ready");
+    services.init.log("missing/log");
+    fs::create_dir(services.path("missing")).unwrap();
+    services.until_text("missing/log", "line\n");
+    assert_eq!(services.info("it")["restarts"], 0);
+    assert_eq!(services.end().0, 0);
+}
+
+#[test]
 fn a_full_disk_stops_no_supervision() {
     if !has("root") {
         return;

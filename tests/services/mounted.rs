@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::*;
-use crate::support::hangfs::{HangFs, Op, apart};
+use crate::support::hangfs::{HangFs, Op, apart, in_mountinfo};
 
 /// Serves until it is unmounted; then writes what it has been given to `backing`, beside the mount: a slow flush.
 #[test]
@@ -17,14 +17,21 @@ fn a_fuse_server_for_the_other_tests() {
     let Some(path) = std::env::var_os("LASTOUT_TEST_MOUNT") else { return };
     let path = PathBuf::from(path);
     let server = HangFs::mount_with_writeback(&path);
-    if std::env::var_os("LASTOUT_TEST_HANG").is_some() {
-        server.freeze(&[Op::Read, Op::Write]);
-    }
+    let beside = |name: &str| path.parent().unwrap().join(name);
+    let mut hangs = false;
     let is_mounted = || {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        mounts.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some(&in_mountinfo(&path)))
     };
     while is_mounted() {
+        if !hangs && beside("hang").exists() {
+            hangs = true;
+            server.freeze(&[Op::Lookup, Op::Getattr, Op::Open, Op::Read, Op::Write, Op::Flush, Op::Fsync]);
+            fs::write(beside("hangs"), "").unwrap();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    while beside("stay").exists() {
         thread::sleep(Duration::from_millis(5));
     }
     thread::sleep(Duration::from_millis(20));
@@ -53,7 +60,7 @@ fn daemon() -> String {
 }
 
 fn is_mounted(path: &Path) -> bool {
-    fs::read_to_string("/proc/thread-self/mountinfo").unwrap().contains(path.to_str().unwrap())
+    fs::read_to_string("/proc/thread-self/mountinfo").unwrap().contains(&in_mountinfo(path))
 }
 
 fn can() -> bool {
@@ -175,6 +182,105 @@ fn a_mount_is_stopped_and_started_with_its_users() {
         assert_eq!(services.text("errors"), "");
         assert_eq!(services.end().0, 0);
     });
+}
+
+#[test]
+fn a_path_may_have_any_name() {
+    if !can() {
+        return;
+    }
+    apart(|| {
+        let file = daemon()
+            .replace("'@/mnt'", r#""@/m n\nt""#)
+            .replace("['mkdir -p @/mnt']", r#"[["mkdir", "-p", "@/m n\nt"]]"#);
+        let services = Supervised::begin(&format!(
+            r#"{file}[service.it]
+            after = {{ vol = "ready" }}
+            command = ["sh", "-c", "echo x > \"$0\"; touch @/up; exec sleep 600", "@/m n\nt/service0"]"#
+        ));
+        services.until_there("up");
+        let mounted = || is_mounted(&services.path("m n\nt"));
+        assert!(mounted());
+        services.init.must(&["stop", "vol"]);
+        assert_eq!((mounted(), services.text("backing/service0").as_str()), (false, "x\n"));
+        assert_eq!(services.end().0, 0);
+    });
+}
+
+/// It takes no mount to show that.
+#[test]
+fn a_mount_that_never_comes_has_failed_and_so_has_who_needs_it() {
+    let services = Supervised::begin(
+        "[mount.vol]\npath = '@/mnt'\nsetup = ['mkdir -p @/mnt']\ncommand = ['sleep', '600']\nstart_timeout = '20ms'
+        retries = 1\nbackoff = { initial = '10ms' }
+        [service.it]\nafter = { vol = 'ready' }\ncommand = 'touch @/never'\n[service.hold]\ncommand = ['sleep', '600']",
+    );
+    services.until_state("it", "failed");
+    let vol = services.info("vol");
+    let (failed, not_ready) = ("failed".into(), "not_ready".into());
+    assert_eq!((&vol["state"], &vol["restarts"], &vol["cause"]["kind"]), (&failed, &1.into(), &not_ready));
+    assert!(!services.path("never").exists());
+    assert_eq!(services.left().len(), 1);
+    assert_eq!(services.end().0, 143);
+}
+
+/// Its server may live: what is written now is beneath the mount, so its users end first, and all starts anew.
+#[test]
+fn who_uses_a_mount_that_somebody_unmounts_starts_again_with_it() {
+    if !can() {
+        return;
+    }
+    apart(|| {
+        let services = Supervised::begin(&format!(
+            "{}backoff = {{ initial = '10ms' }}\n[service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{WRITER}'''",
+            daemon()
+        ));
+        services.until_state("it", "ready");
+        services.put("stay");
+        run("umount", &[services.path("mnt").to_str().unwrap()]);
+        services.until_state("it", "waiting");
+        let (it, vol) = (services.info("it"), services.info("vol"));
+        assert_eq!(
+            (&it["cause"]["kind"], &vol["state"]),
+            (&"dependency_failed".into(), &"ending".into()),
+            "{it} {vol}"
+        );
+        fs::remove_file(services.path("stay")).unwrap();
+        let back = services.until_info("it", "back", |info| info["restarts"] == 1 && info["state"] == "ready");
+        let vol = services.info("vol");
+        assert_eq!((&vol["restarts"], &vol["cause"]["kind"]), (&1.into(), &"unmounted".into()), "{back} {vol}");
+        assert!(is_mounted(&services.path("mnt")));
+        assert_eq!(services.end().0, 0);
+    });
+}
+
+/// What was written cannot be, and who waits for it does not go by SIGKILL: the end of its server is the end of both.
+#[test]
+fn a_mount_whose_server_hangs_keeps_nobody() {
+    if !can() {
+        return;
+    }
+    let writes = "echo x > @/mnt/x; touch @/up; while :; do sleep 600 & wait $!; done";
+    let reads =
+        "echo x > @/mnt/x; touch @/up; until [ -e @/hangs ]; do sleep 0.01; done; touch @/reads; exec cat @/mnt/x";
+    for (user, there) in [(writes, "hangs"), (reads, "reads")] {
+        for role in [As::Pid1, As::Subreaper] {
+            apart(|| {
+                let file = format!(
+                    "grace = '1s'\n{}[service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{user}'''",
+                    daemon().replace("30s", "1s")
+                );
+                let services = Supervised::begin_as(role, &file);
+                services.until_there("up");
+                services.put("hang");
+                services.until_there(there);
+                let path = services.path("mnt");
+                let (code, log) = services.end();
+                assert!([0, 74].contains(&code), "{there} {role:?}: {code} {log:?}");
+                assert!(!is_mounted(&path), "{there} {role:?}: {log:?}");
+            });
+        }
+    }
 }
 
 /// Somebody outside lastout's tree holds it: it waits, says who, and goes when he does.

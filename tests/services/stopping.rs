@@ -117,6 +117,25 @@ fn who_is_deaf_is_asked_in_its_own_way_and_ends_after_its_own_grace() {
     assert_eq!(services.end().0, 0);
 }
 
+/// A shell's child has the shell's handlers until it executes its command: what it is asked then, they have heard.
+#[test]
+fn who_is_asked_before_it_executes_its_command_is_asked_again() {
+    if !has("perl") {
+        return;
+    }
+    let services = Supervised::begin(
+        "grace = '10m'
+        [service.it]\ncommand = ['perl', '-e', '''$SIG{TERM} = sub { $asked = 1 };
+            unless (fork) { open my $there, '>', '@/there'; select undef, undef, undef, 0.01 until $asked; exec 'sleep', '600' }
+            select undef, undef, undef, 0.01 until $asked''']
+        [service.hold]\ncommand = ['sleep', '600']",
+    );
+    services.until_there("there");
+    services.init.must(&["stop", "it"]);
+    assert_eq!(services.left().len(), 1);
+    assert_eq!(services.end().0, 0);
+}
+
 /// Who holds the output of a service is of its tree, and the service is not started beside it.
 #[test]
 fn a_service_is_started_again_when_all_of_its_last_run_has_ended() {

@@ -95,7 +95,7 @@ impl HangFs {
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let device = mounts.lines().rev().find_map(|line| {
             let fields: Vec<&str> = line.split(' ').collect();
-            (Path::new(fields[4]) == path).then(|| fields[2].strip_prefix("0:")?.parse().ok()).flatten()
+            (fields[4] == in_mountinfo(&path)).then(|| fields[2].strip_prefix("0:")?.parse().ok()).flatten()
         });
         HangFs { path, connection: device.expect("it is mounted"), shared, session: Some(session) }
     }
@@ -189,6 +189,11 @@ impl Drop for HangFs {
             let _ = session.umount_and_join();
         }
     }
+}
+
+/// A path as the kernel writes it (proc_pid_mountinfo(5)).
+pub fn in_mountinfo(path: &Path) -> String {
+    path.to_str().unwrap().replace(' ', "\\040").replace('\n', "\\012")
 }
 
 /// Makes `/sys/fs/fuse/connections` what it is on most machines.

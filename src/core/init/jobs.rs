@@ -6,7 +6,7 @@ use super::{Init, Role};
 use crate::{
     base::{Exit, JobId, JobRef, Name, Pid, RequestId, Signal, Subject, Tick},
     core::{Action, Level, Phase, STUCK_AFTER, Source},
-    proto::{Cause, Happening, JobState, Line, Notice, Order, Reply, Usage, Who},
+    proto::{Cause, Happening, JobState, Line, Notice, Order, Reply, Total, Usage, Who},
 };
 
 impl Init {
@@ -27,6 +27,7 @@ impl Init {
                 let reason = format!("cannot start its keeper: {reason}");
                 orders.push(Action::Log(Level::Error, format!("{id}: {reason}")));
                 let cause = Cause::Refused { reason };
+                self.count(id, None, &cause, 0, None);
                 self.end_job(now, id, None, cause.clone(), orders);
                 self.run_ended(now, id, None, cause, orders);
                 self.start_queued(now, orders);
@@ -82,7 +83,7 @@ impl Init {
                     job.enter(now, JobState::Running);
                 }
             }
-            Notice::Setup(_) | Notice::Ready | Notice::Healthy(_) | Notice::Status(_) => {}
+            Notice::Setup(_) | Notice::Mounted(_) | Notice::Ready | Notice::Healthy(_) | Notice::Status(_) => {}
             Notice::Ending => job.enter(now, JobState::Ending),
             Notice::Stuck(left) => {
                 let since = *job.stuck_since.get_or_insert(now);
@@ -96,6 +97,7 @@ impl Init {
                     orders.push(Action::Note(Level::Warn, stuck));
                 }
                 self.abort_fuse(&left, orders);
+                self.end_servers_of(now, &left, orders);
                 if matches!(self.phase, Phase::Stopping | Phase::Releasing) && self.config.role == Role::Subreaper {
                     self.give_up_at.get_or_insert(now + self.config.stuck_timeout);
                 }
@@ -130,8 +132,30 @@ impl Init {
         let quiet = (cause.is_ordinary() || its_clients) && !oom;
         let level = if quiet { Level::Info } else { Level::Warn };
         let name = job.name.clone();
+        self.count(id, exit, &cause, wall_us, usage);
         let ended = Happening::Ended { job: Subject::Job(id), name, exit, cause, wall_us, usage };
         orders.push(Action::Note(level, ended));
+    }
+
+    /// For `metrics`.
+    fn count(&mut self, id: JobId, exit: Option<Exit>, cause: &Cause, wall_us: u64, usage: Option<Usage>) {
+        let service = self.table.get(id).is_some_and(|job| job.service);
+        let outcome = match (cause, exit) {
+            (Cause::Exited, Some(Exit::Code(0))) => "succeeded",
+            (Cause::Exited, _) => "failed",
+            (cause, _) => cause.word(),
+        };
+        let same = |total: &Total| total.service == service && total.outcome == outcome;
+        let at = self.totals.iter().position(same).unwrap_or_else(|| {
+            self.totals.push(Total { service, outcome: outcome.into(), ..Total::default() });
+            self.totals.len() - 1
+        });
+        let total = &mut self.totals[at];
+        let usage = usage.unwrap_or_default();
+        total.count += 1;
+        total.wall_us = total.wall_us.saturating_add(wall_us);
+        total.cpu_us = total.cpu_us.saturating_add(usage.cpu_user_us).saturating_add(usage.cpu_system_us);
+        total.max_rss_bytes = total.max_rss_bytes.max(usage.max_rss_bytes);
     }
 
     pub(super) fn end_job(&mut self, now: Tick, id: JobId, exit: Option<Exit>, cause: Cause, orders: &mut Vec<Action>) {

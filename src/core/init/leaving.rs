@@ -39,8 +39,30 @@ impl Init {
     }
 
     pub(super) fn begin_syncing(&mut self, now: Tick, orders: &mut Vec<Action>) {
-        self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY, volumes: Map::new() });
+        let grace = self.services.longest_grace(self.budget.for_sweeping(now));
+        let until = grace.map(|grace| now + grace);
+        self.syncing = Some(Syncing { since: now, say_at: now + STUCK_EVERY, until, volumes: Map::new() });
         self.enter(now, Phase::Syncing, orders);
+    }
+
+    /// A mount of ours that does not take what was written is not waited for beyond its grace: its server's end is the
+    /// answer to whoever still waits for it.
+    pub(super) fn give_up_own_volumes(&mut self, now: Tick, orders: &mut Vec<Action>) {
+        let Some(syncing) = self.syncing.as_mut().filter(|_| self.phase == Phase::Syncing) else { return };
+        if syncing.until.take_if(|until| now >= *until).is_none() {
+            return;
+        }
+        let services = &self.services;
+        let is_own = |device: &Option<String>| device.as_ref().is_some_and(|device| services.serves(device));
+        let own: Vec<String> =
+            syncing.volumes.iter().filter(|(_, device)| is_own(device)).map(|(name, _)| name.clone()).collect();
+        for name in own {
+            syncing.volumes.remove(&name);
+            self.sync_failed = true;
+            let what = format!("{name} does not take what was written: its server is ended");
+            orders.push(Action::Note(Level::Error, Happening::SyncFailed { what }));
+        }
+        self.synced(now, orders);
     }
 
     /// The phase is over when every volume has answered.

@@ -9,7 +9,7 @@ use crate::{
         Action, Level, Phase, Source,
         service::{Do, RunConfig, ServicesConfig, Stop},
     },
-    proto::{Cause, Happening, Notice, Order, Reply, ServiceInfo, ServiceState, Who},
+    proto::{Cause, Happening, Leftover, Notice, Order, Reply, ServiceInfo, ServiceState, Who},
 };
 
 impl Init {
@@ -81,6 +81,7 @@ impl Init {
     pub(super) fn run_notice(&mut self, now: Tick, job: JobId, notice: &Notice, orders: &mut Vec<Action>) {
         self.with_services(now, orders, |services, todo| match notice {
             Notice::Started(_) => services.started(now, job, todo),
+            Notice::Mounted(device) => services.mounted(job, device.clone()),
             Notice::Ready => services.ready(now, job, todo),
             Notice::Healthy(healthy) => services.healthy(now, job, *healthy, todo),
             Notice::Status(text) => services.says(job, text.clone()),
@@ -188,6 +189,23 @@ impl Init {
     pub(super) fn busy(&self) -> Vec<JobId> {
         let mounts = self.services.serving_mounts();
         self.table.active().into_iter().filter(|job| !mounts.contains(job)).collect()
+    }
+
+    /// These are stuck, and everything ends: if it is on a mount of ours, its server ends before them, or they never do.
+    pub(super) fn end_servers_of<'a>(
+        &mut self,
+        now: Tick,
+        stuck: impl IntoIterator<Item = &'a Leftover>,
+        orders: &mut Vec<Action>,
+    ) {
+        if !self.leaving_others() {
+            return;
+        }
+        for process in stuck {
+            let Some(device) = process.device.as_ref().filter(|device| self.services.serves(device)) else { continue };
+            let why = format!("pid {} is stuck on it", process.pid);
+            self.with_services(now, orders, |services, todo| services.end_server(now, device, &why, todo));
+        }
     }
 
     /// Whether a mount's server is left.

@@ -103,6 +103,9 @@ impl Init {
                 next = next.min(over);
             }
         }
+        if self.explaining.forced {
+            self.end_servers_of(now, found.iter().map(|stuck| &stuck.process), orders);
+        }
         self.explaining.next = Some(next);
         self.explaining.found = found;
     }

@@ -116,7 +116,16 @@ impl Bench {
 
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
-    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into(), lingers: false }
+    Process {
+        id,
+        parent: Pid::new(parent),
+        group: 0,
+        state: 'S',
+        threads: 1,
+        comm: "x".into(),
+        lingers: false,
+        forked: false,
+    }
 }
 
 /// A process that hangs on a volume of this kind.

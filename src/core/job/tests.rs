@@ -15,7 +15,16 @@ fn at(ms: u64) -> Tick {
 
 fn process(raw: i32, parent: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
-    Process { id, parent: Pid::new(parent), group: 0, state: 'S', threads: 1, comm: "x".into(), lingers: false }
+    Process {
+        id,
+        parent: Pid::new(parent),
+        group: 0,
+        state: 'S',
+        threads: 1,
+        comm: "x".into(),
+        lingers: false,
+        forked: false,
+    }
 }
 
 fn shutdown() -> Cause {

@@ -48,7 +48,7 @@ fn mount() -> RunConfig {
 
 fn process(raw: i32, group: i32) -> Process {
     let id = ProcId { pid: pid(raw), start: 1 };
-    Process { id, parent: Some(ME), group, state: 'S', threads: 1, comm: "x".into(), lingers: false }
+    Process { id, parent: Some(ME), group, state: 'S', threads: 1, comm: "x".into(), lingers: false, forked: false }
 }
 
 /// A run whose forks succeed at once.
@@ -252,7 +252,7 @@ fn a_command_that_cannot_be_executed_or_forked_ends_the_run() {
 fn what_makes_it_ready_counts_once_and_nothing_else_does() {
     let newline = || JobEvent::Newline;
     let note = || JobEvent::Noted(Note::Ready);
-    let mounted = || JobEvent::Mounted(true);
+    let mounted = || JobEvent::Mounted(Some("0:52".into()));
     for (ready, events, count) in [
         (Ready::Started, vec![note(), newline()], 1),
         (Ready::Notify, vec![newline(), mounted()], 0),
@@ -529,9 +529,51 @@ fn mounted() -> Bench {
     let mut bench = Bench::new(mount());
     bench.ends(0);
     bench.step(JobEvent::Executed);
-    bench.step(JobEvent::Mounted(true));
-    assert_eq!(bench.told(), [Notice::Ready]);
+    bench.step(JobEvent::Mounted(Some("0:52".into())));
+    assert_eq!(bench.told(), [Notice::Mounted("0:52".into()), Notice::Ready]);
     bench
+}
+
+#[test]
+fn what_somebody_else_unmounts_has_ended_and_its_daemon_has_its_grace() {
+    let mut bench = mounted();
+    bench.take();
+    bench.step(JobEvent::Mounted(None));
+    assert_eq!(bench.take(), [JobAction::TellEnding], "its users end now");
+    bench.pass(4999);
+    assert_eq!(bench.take(), [], "it flushes");
+    bench.pass(1);
+    assert!(bench.take().contains(&JobAction::Signal(pid(COMMAND), Signal::INT)));
+    bench.command_ends();
+    assert_eq!(bench.cause(), Some(Cause::Unmounted));
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_ends_after_its_grace_and_with_it_who_unmounts() {
+    let mut bench = mounted();
+    bench.stop();
+    let (_, unmounts) = bench.last();
+    bench.take();
+    bench.pass(4999);
+    assert_eq!(bench.take(), []);
+    bench.pass(1);
+    assert!(bench.take().contains(&JobAction::Signal(pid(COMMAND), Signal::INT)));
+    // Who unmounts is not among those that are left.
+    for ms in [5000, 2000] {
+        bench.now += ms;
+        bench.take();
+        bench.step(JobEvent::Tick);
+        bench.step(JobEvent::Looked(vec![process(COMMAND, COMMAND), process(unmounts.get(), unmounts.get())]));
+    }
+    let stuck = |order: &JobAction| match order {
+        JobAction::TellStuck(left) => Some(left.iter().map(|left| left.pid.get()).collect::<Vec<_>>()),
+        _ => None,
+    };
+    assert_eq!(bench.take().iter().find_map(stuck), Some(vec![COMMAND]));
+    bench.step(JobEvent::Mounted(None));
+    bench.ends(0);
+    bench.command_ends();
+    assert_eq!(bench.cause(), Some(Cause::Stopped { by: None }));
 }
 
 #[test]
@@ -540,7 +582,7 @@ fn a_mount_is_unmounted_and_its_daemon_ends_by_itself() {
     bench.stop();
     assert_eq!(bench.take(), [JobAction::TellEnding, JobAction::Fork(Task::Unmount)]);
     bench.pass(1000);
-    bench.step(JobEvent::Mounted(false));
+    bench.step(JobEvent::Mounted(None));
     bench.ends(0);
     bench.pass(4000);
     assert_eq!(bench.take(), [], "it flushes");
@@ -562,11 +604,9 @@ fn a_mount_that_is_held_is_detached_and_a_daemon_that_does_not_end_is_asked_then
     }
     bench.pass(100);
     assert_eq!(bench.take(), [JobAction::NameHolders { lazily: true }, JobAction::Fork(Task::Detach)]);
-    bench.step(JobEvent::Mounted(false));
+    bench.step(JobEvent::Mounted(None));
     bench.ends(0);
-    bench.pass(4999);
-    assert_eq!(bench.take(), []);
-    bench.pass(1);
+    bench.pass(0);
     assert!(bench.take().contains(&JobAction::Signal(pid(COMMAND), Signal::INT)));
     bench.pass(5000);
     assert!(bench.take().contains(&JobAction::SignalGroup(Pgid::led_by(pid(COMMAND)).unwrap(), Signal::KILL)));
@@ -585,7 +625,7 @@ fn a_daemon_that_dies_leaves_no_mount() {
         bench.take();
         bench.step(JobEvent::Reaped(pid(COMMAND), Exit::Signal(Signal::KILL)));
         bench.step(JobEvent::Alone);
-        assert_eq!(bench.take(), [JobAction::Fork(Task::Detach)]);
+        assert_eq!(bench.take(), [JobAction::NameHolders { lazily: true }, JobAction::Fork(Task::Detach)]);
         bench.step(JobEvent::Alone);
         bench.ends(0);
         let cause = if stopped { Cause::Stopped { by: None } } else { Cause::Unknown };
@@ -638,7 +678,7 @@ fn any_event() -> impl Strategy<Value = JobEvent> {
         3 => note.prop_map(JobEvent::Noted),
         1 => Just(JobEvent::Executed),
         1 => Just(JobEvent::Newline),
-        2 => any::<bool>().prop_map(JobEvent::Mounted),
+        2 => any::<bool>().prop_map(|there| JobEvent::Mounted(there.then(|| "0:52".into()))),
         1 => Just(JobEvent::Alone),
         1 => Just(JobEvent::InitGone),
         6 => (100..108i32, 0u8..3).prop_map(|(raw, code)| JobEvent::Reaped(pid(raw), Exit::Code(code * 8))),

@@ -2,11 +2,11 @@
 //!
 //! | state | what is true | left by |
 //! |---|---|---|
-//! | Trying | a child unmounts | its end; the end of the grace |
+//! | Trying | a child unmounts | its end; the end of the grace: its daemon does not answer, and is ended |
 //! | Busy | somebody holds it; who does has been said | a moment; the end of the grace |
 //! | Detaching | a child unmounts lazily, which was said | its end; it does not come to its end |
 //! | Flushing | it is unmounted; the daemon has a grace of its own to end by itself | the end of that |
-//! | Over | what is left of the tree is ended | |
+//! | Over | what is left of the tree is ended, and with its daemon all that waits for it | |
 
 use std::time::Duration;
 
@@ -79,7 +79,9 @@ impl Unmount {
     /// A moment.
     pub(in crate::core) fn tick(&mut self, now: Tick) -> Todo {
         match self.state {
-            State::Trying | State::Busy { .. } if now >= self.until => {
+            // Whoever waits for an answer gets one when the daemon ends: the connection's end.
+            State::Trying if now >= self.until => self.over(),
+            State::Busy { .. } if now >= self.until => {
                 self.state = State::Detaching;
                 self.until = now + DETACH;
                 Todo::Detach
@@ -88,11 +90,7 @@ impl Unmount {
                 self.state = State::Trying;
                 Todo::Unmount
             }
-            State::Detaching if now >= self.until => self.flush(now),
-            State::Flushing if now >= self.until => {
-                self.state = State::Over;
-                Todo::EndTree
-            }
+            State::Detaching | State::Flushing if now >= self.until => self.over(),
             State::Trying | State::Busy { .. } | State::Detaching | State::Flushing | State::Over => Todo::Nothing,
         }
     }
@@ -100,7 +98,7 @@ impl Unmount {
     /// A child that unmounts or detaches has ended, or (`None`) could not be forked.
     pub(in crate::core) fn ended(&mut self, now: Tick, exit: Option<Exit>) -> Todo {
         match (self.state, exit) {
-            (State::Trying | State::Detaching, Some(Exit::Code(0))) => self.flush(now),
+            (State::Trying, Some(Exit::Code(0))) => self.flush(now),
             (State::Trying, Some(Exit::Code(BUSY)) | None) => {
                 self.state = State::Busy { again: now + PAUSE };
                 if std::mem::replace(&mut self.named, true) || exit.is_none() {
@@ -109,11 +107,8 @@ impl Unmount {
                     Todo::NameHolders
                 }
             }
-            // It cannot be unmounted from here; its daemon may know how.
-            (State::Trying | State::Detaching, _) => {
-                self.state = State::Over;
-                Todo::EndTree
-            }
+            // It cannot be unmounted from here, and its daemon may know how; or it is still held, and goes with its daemon.
+            (State::Trying | State::Detaching, _) => self.over(),
             // From a try that was given up.
             (State::Busy { .. } | State::Flushing | State::Over, _) => Todo::Nothing,
         }
@@ -121,9 +116,15 @@ impl Unmount {
 
     /// It is no mount point any more, whoever did it.
     pub(in crate::core) fn gone(&mut self, now: Tick) {
-        if matches!(self.state, State::Trying | State::Busy { .. } | State::Detaching) {
+        // Detached, it may be held all the same.
+        if matches!(self.state, State::Trying | State::Busy { .. }) {
             self.flush(now);
         }
+    }
+
+    fn over(&mut self) -> Todo {
+        self.state = State::Over;
+        Todo::EndTree
     }
 
     fn flush(&mut self, now: Tick) -> Todo {
@@ -169,20 +170,22 @@ mod tests {
             assert_eq!(todo, if now < 1000 { Todo::Unmount } else { Todo::Detach });
         }
         assert_eq!(named, 1);
-        assert_eq!(unmount.ended(at(1000), DONE), Todo::Nothing);
-        assert_eq!(unmount.tick(at(2000)), Todo::EndTree);
+        unmount.gone(at(1000));
+        assert_eq!(unmount.ended(at(1000), DONE), Todo::EndTree);
     }
 
     #[test]
-    fn what_hangs_is_detached_and_what_then_hangs_is_left() {
+    fn what_hangs_is_ended_after_the_grace_and_what_then_hangs_is_left() {
         let mut unmount = begun();
-        assert_eq!(unmount.tick(at(1000)), Todo::Detach);
-        assert_eq!(unmount.tick(at(2999)), Todo::Nothing);
-        assert_eq!(unmount.tick(at(3000)), Todo::Nothing);
-        // The first try comes back after all.
-        assert_eq!(unmount.ended(at(3100), IS_BUSY), Todo::Nothing);
-        assert_eq!(unmount.tick(at(4000)), Todo::EndTree);
+        assert_eq!((unmount.tick(at(999)), unmount.tick(at(1000))), (Todo::Nothing, Todo::EndTree));
+        // The try comes back with the daemon's end.
+        assert_eq!(unmount.ended(at(1100), DONE), Todo::Nothing);
         assert_eq!(unmount.tick(at(9000)), Todo::Nothing);
+
+        let mut unmount = begun();
+        unmount.ended(at(0), IS_BUSY);
+        assert_eq!(unmount.tick(at(1000)), Todo::Detach);
+        assert_eq!((unmount.tick(at(2999)), unmount.tick(at(3000))), (Todo::Nothing, Todo::EndTree));
     }
 
     #[test]

@@ -427,6 +427,7 @@ impl Turn<'_> {
             phase: format!("{:?}", self.core.phase()).to_ascii_lowercase(),
             keepers: keepers.collect(),
             helpers: self.helpers.keys().copied().collect(),
+            totals: self.core.totals().to_vec(),
         });
         // What does not fit into an empty FIFO's first page has to be written as its reader reads.
         if status.to_line().len() <= MAX_LINE {

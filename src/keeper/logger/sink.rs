@@ -144,8 +144,9 @@ pub(super) struct Sink {
     open: bool,
     /// What it said, and when to try again.
     failed: Option<(String, Tick)>,
-    /// It was told that lines are dropped.
+    /// It was told that lines are dropped; and that they wait.
     told: bool,
+    told_waiting: bool,
 }
 
 impl Sink {
@@ -174,6 +175,7 @@ impl Sink {
             open: false,
             failed: None,
             told: false,
+            told_waiting: false,
         }
     }
 
@@ -314,6 +316,11 @@ impl Sink {
     }
 
     fn fail(&mut self, why: String) {
+        if let Place::File(file) = &self.place
+            && !std::mem::replace(&mut self.told_waiting, true)
+        {
+            log::warn!("{}: its log waits for {}: {why}", self.service, file.path.display());
+        }
         self.failed = Some((why, clock::now() + AGAIN));
         // Whoever has removed or mounted something may want it opened again.
         if let Place::File(file) = &mut self.place {
