@@ -19,6 +19,7 @@ mod request;
 mod service;
 mod sink;
 mod stuck;
+mod task;
 mod terminal;
 mod users;
 
@@ -279,7 +280,7 @@ impl Keeper<'_> {
                     self.facts.push_back(fact);
                 }
             }
-            JobAction::EndTask(pid) => service::end_task(pid),
+            JobAction::EndTask(pid) => task::end(pid),
             JobAction::NameHolders { lazily } => {
                 if let Some(service) = &self.service {
                     service.name_holders(lazily);
