@@ -34,10 +34,16 @@ fn a_service_is_held_to_the_memory_of_its_own_group() {
     let services = Supervised::begin(
         "[service.it]\nlimits = { memory = '20MiB' }\nretries = 1\nbackoff = { initial = '10ms' }
         command = ['perl', '-e', 'my $x = \"x\" x 200_000_000; sleep 600']
+        [service.shell]\nlimits = { memory = '20MiB' }\nrestart = 'never'
+        command = '''perl -e 'my $x = \"x\" x 200_000_000; sleep 600'; exit $?'''
         [service.hold]\ncommand = ['sleep', '600']",
     );
-    let failed = services.until_state("it", "failed");
-    assert!(failed["cause"].to_string().contains("oom_killed"), "{failed}");
+    // Who is told of it by a shell, with 137, is told of it all the same.
+    for name in ["it", "shell"] {
+        let failed = services.until_state(name, "failed");
+        assert!(failed["cause"].to_string().contains("oom_killed"), "{failed}");
+    }
+    let failed = services.info("it");
     assert_eq!((&failed["restarts"], services.state("hold").as_str()), (&1.into(), "ready"));
     assert_eq!(services.end().0, 137);
 }

@@ -2,7 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{Do, Services, State};
+use super::{Do, Service, Services, State};
 use crate::{
     base::{JobId, Name, RequestId, Tick},
     proto::Cause,
