@@ -606,7 +606,9 @@ fn a_mount_that_is_held_is_detached_and_a_daemon_that_does_not_end_is_asked_then
     assert_eq!(bench.take(), [JobAction::NameHolders { lazily: true }, JobAction::Fork(Task::Detach)]);
     bench.step(JobEvent::Mounted(None));
     bench.ends(0);
-    bench.pass(0);
+    bench.pass(4999);
+    assert_eq!(bench.take(), []);
+    bench.pass(1);
     assert!(bench.take().contains(&JobAction::Signal(pid(COMMAND), Signal::INT)));
     bench.pass(5000);
     assert!(bench.take().contains(&JobAction::SignalGroup(Pgid::led_by(pid(COMMAND)).unwrap(), Signal::KILL)));

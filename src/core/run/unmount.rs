@@ -98,7 +98,7 @@ impl Unmount {
     /// A child that unmounts or detaches has ended, or (`None`) could not be forked.
     pub(in crate::core) fn ended(&mut self, now: Tick, exit: Option<Exit>) -> Todo {
         match (self.state, exit) {
-            (State::Trying, Some(Exit::Code(0))) => self.flush(now),
+            (State::Trying | State::Detaching, Some(Exit::Code(0))) => self.flush(now),
             (State::Trying, Some(Exit::Code(BUSY)) | None) => {
                 self.state = State::Busy { again: now + PAUSE };
                 if std::mem::replace(&mut self.named, true) || exit.is_none() {
@@ -107,7 +107,7 @@ impl Unmount {
                     Todo::NameHolders
                 }
             }
-            // It cannot be unmounted from here, and its daemon may know how; or it is still held, and goes with its daemon.
+            // It cannot be unmounted from here; its daemon may know how.
             (State::Trying | State::Detaching, _) => self.over(),
             // From a try that was given up.
             (State::Busy { .. } | State::Flushing | State::Over, _) => Todo::Nothing,
@@ -116,8 +116,7 @@ impl Unmount {
 
     /// It is no mount point any more, whoever did it.
     pub(in crate::core) fn gone(&mut self, now: Tick) {
-        // Detached, it may be held all the same.
-        if matches!(self.state, State::Trying | State::Busy { .. }) {
+        if matches!(self.state, State::Trying | State::Busy { .. } | State::Detaching) {
             self.flush(now);
         }
     }
@@ -170,8 +169,8 @@ mod tests {
             assert_eq!(todo, if now < 1000 { Todo::Unmount } else { Todo::Detach });
         }
         assert_eq!(named, 1);
-        unmount.gone(at(1000));
-        assert_eq!(unmount.ended(at(1000), DONE), Todo::EndTree);
+        assert_eq!(unmount.ended(at(1000), DONE), Todo::Nothing);
+        assert_eq!(unmount.tick(at(2000)), Todo::EndTree);
     }
 
     #[test]
