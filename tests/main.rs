@@ -25,6 +25,7 @@ mod personas;
 mod pid_namespace;
 mod services;
 mod signals;
+mod slurm;
 mod stuck;
 mod support;
 mod terminals;
