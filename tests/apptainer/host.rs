@@ -86,8 +86,8 @@ impl Host {
     fn of(scratch: tempfile::TempDir) -> Host {
         chown(scratch.path(), Some(USER), Some(USER)).unwrap();
         // It ends with the test: then nobody holds the other end of its input.
-        let set_up = "mkdir /run/shared; mount -t tmpfs -o mode=755 shared /run/shared; mount --make-shared /run/shared; \
-            mkdir /run/shared/volume /run/shared/out; chmod 777 /run/shared/out; echo $(mountpoint -d /run/shared); read end || :";
+        let set_up = "mkdir /run/shared; cd /run/shared; mount -t tmpfs -o mode=755 shared .; cd /run/shared; \
+            mount --make-shared .; mkdir volume out; chmod 777 out; mountpoint -d .; cd /; read end || :";
         let mut command = enter(&["sh", "-ec", set_up]);
         let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let said = lines(holder.stdout.take().unwrap());

@@ -15,7 +15,8 @@ fn a_killed_starter_ends_everything_in_order() {
             // Main saves its work, too.
             let main = main(
                 &mark,
-                "trap 'echo saved >/shared/out/main; exit 0' TERM; echo >/shared/out/ready; while :; do sleep 0.05; done",
+                "trap 'echo saved >/shared/out/main; exit 0' TERM; echo >/shared/out/ready; \
+                 while :; do sleep 0.05; done",
             );
             let mut words = vec!["apptainer", "exec", "--bind", "/run/shared:/shared", image, "/usr/local/bin/lastout"];
             words.extend(option);
