@@ -1,9 +1,13 @@
 //! PID 1 never blocks: a volume that hangs, pipes that are full, clients that do not read.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{Read, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    },
     path::Path,
     process::{Child, Stdio},
     time::{Duration, Instant},
@@ -12,7 +16,7 @@ use std::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::support::{
-    hangfs::{HangFs, Op},
+    hangfs::{HangFs, Op, apart},
     *,
 };
 
@@ -229,9 +233,18 @@ fn ps_answers_with_a_frozen_volume() {
 
 #[test]
 fn a_log_on_a_volume_that_hangs_stops_nobody_and_is_written_when_it_thaws() {
-    if !has("fuse") {
-        return;
+    if has("fuse") {
+        log_on_a_volume_that_hangs();
+        // Somebody else's volume, with a name that is no text, does not hide what ours is.
+        apart(|| {
+            let scratch = scratch();
+            let _odd = Volume::mount(&scratch.path().join(OsStr::from_bytes(b"no\ntext \xff")));
+            log_on_a_volume_that_hangs();
+        });
     }
+}
+
+fn log_on_a_volume_that_hangs() {
     for role in [As::Subreaper, As::Pid1] {
         let scratch = scratch();
         let volume = HangFs::mount(&scratch.path().join("volume"));

@@ -162,3 +162,32 @@ fn the_same_signal_again_later_means_the_client() {
     assert_eq!(status(ended), 143);
     until("the job's end", || init.must(&["ps", "-a"]).contains("client gone").then_some(()));
 }
+
+#[test]
+fn every_client_says_why_an_init_is_silent_and_is_answered_when_it_goes_on() {
+    let init = Init::start(As::Subreaper, &[]);
+    init.must(&["exec", "-d", "--name", "job", "--", "sleep", "1000"]);
+    init.signal("STOP");
+    let ask = |args: &[&str]| {
+        let mut client = init.client(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = lines(client.stderr.take().unwrap());
+        (client, said)
+    };
+    let waiting = [
+        ask(&["exec", "--", "echo", "said"]),
+        ask(&["ps"]),
+        ask(&["kill", "-s", "CONT", "job"]),
+        ask(&["events"]),
+        ask(&["wait", "job"]),
+    ];
+    let words = format!("lastout: the init (PID {}) is stopped: it goes on with SIGCONT", init.pid);
+    for (_, said) in &waiting {
+        assert_eq!(said.recv_timeout(PATIENCE).unwrap(), words);
+    }
+    init.signal("CONT");
+    init.must(&["stop", "job"]);
+    for ((mut client, said), code) in waiting.into_iter().zip([0, 0, 0, 0, 143]) {
+        assert_eq!(status(wait(&mut client)), code);
+        assert_eq!(said.iter().collect::<Vec<_>>(), Vec::<String>::new(), "it is said once");
+    }
+}

@@ -12,7 +12,6 @@ use super::{
     FAILURE, Outcome, Target,
     pump::Pump,
     session::{Connection, Ready, Session},
-    silent,
     terminal::{self, Terminal},
 };
 use crate::{
@@ -93,8 +92,6 @@ pub fn exec(exec: &Exec, original: &Original) -> Outcome {
         started: false,
         asked: None,
         pending: Vec::new(),
-        silent_at: Some(Instant::now() + silent::PATIENCE),
-        silent: false,
         hung_up: false,
     }
     .run()
@@ -114,10 +111,6 @@ struct Client<'a> {
     asked: Option<(Signal, Instant)>,
     /// Signals for a job that has not started.
     pending: Vec<Signal>,
-    /// When the init should have answered.
-    silent_at: Option<Instant>,
-    /// It has not, and there is a reason.
-    silent: bool,
     /// The terminal has gone.
     hung_up: bool,
 }
@@ -127,7 +120,6 @@ impl Client<'_> {
         loop {
             let (ready, signalled) = self.wait()?;
             for reply in self.session.take(ready)? {
-                self.silent_at = None;
                 match reply {
                     Reply::Queued { job } if self.detach => {
                         self.session.leave();
@@ -187,12 +179,7 @@ impl Client<'_> {
             if let (Some(Duration::ZERO), Some((signal, _))) = (self.patience(), self.asked) {
                 return Ok(128 + signal.get() as u8);
             }
-            if self.silent_at.take_if(|at| *at <= Instant::now()).is_some()
-                && let Some(why) = silent::why(self.session.connection)
-            {
-                self.silent = true;
-                eprintln!("lastout exec: {why}");
-            }
+            self.session.say_if_silent();
         }
     }
 
@@ -214,8 +201,7 @@ impl Client<'_> {
         }
         let streams = fds.len();
         fds.extend(self.terminal.as_ref().and_then(Terminal::hangup));
-        let silent = self.silent_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let all = wait_any(&fds, silent.into_iter().chain(self.patience()).min())?;
+        let all = wait_any(&fds, self.session.patience().into_iter().chain(self.patience()).min())?;
         self.hung_up = all[streams..].contains(&true);
         let mut ready = all[first..streams].iter();
         for pump in &mut self.outputs {
@@ -292,7 +278,7 @@ impl Client<'_> {
             if let Some(job) = queued {
                 self.session.connection.send(&Line::Stop(None, JobRef::Id(job), None, super::who("exec")))?;
             }
-            if again || queued.is_some() || self.silent {
+            if again || queued.is_some() || self.session.is_silent() {
                 return Ok(Some(128 + signal.get() as u8));
             }
             self.pending.push(signal);
@@ -309,9 +295,9 @@ impl Client<'_> {
     }
 }
 
-/// Whether a signal that asks us to go has asked before, and not only a moment ago. SIGUSR1 and SIGUSR2 never do.
+/// Whether a signal that asks us to go has asked before, and not only a moment ago.
 fn is_again(asked: &mut Option<(Signal, Instant)>, signal: Signal, now: Instant) -> bool {
-    if [Signal::USR1, Signal::USR2].contains(&signal) {
+    if ![Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT].contains(&signal) {
         return false;
     }
     match *asked {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 
-use super::{Target, new_request_id};
+use super::{Target, new_request_id, silent};
 use crate::{
     base::RequestId,
     proto::{Line, MAX_LINE, Reply, files, place},
@@ -147,6 +147,8 @@ impl Connection {
             bytes: Vec::new(),
             gone: false,
             left: false,
+            silent_at: Some(Instant::now() + silent::PATIENCE),
+            is_silent: false,
         };
         session.reply = Some(session.make_fifo(files::REPLY, Access::Read)?);
         if let Some((uid, gid)) = owner {
@@ -200,9 +202,35 @@ pub(super) struct Session<'a> {
     bytes: Vec<u8>,
     gone: bool,
     left: bool,
+    /// When the init should have answered.
+    silent_at: Option<Instant>,
+    /// It has not, and there is a reason.
+    is_silent: bool,
 }
 
 impl Session<'_> {
+    /// How long to wait, at most, until [`Session::say_if_silent`] has something to do.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        Some(self.silent_at?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Says why the init does not answer, if it is time to: once, and only of one that has not even read what it was
+    /// asked, or is seen to stand still. Others may have reasons to take their time.
+    pub(super) fn say_if_silent(&mut self) {
+        if self.patience() == Some(Duration::ZERO) {
+            self.silent_at = None;
+            if let Some(why) = silent::why(self.connection) {
+                self.is_silent = true;
+                eprintln!("lastout: {why}");
+            }
+        }
+    }
+
+    /// Whether that has been said.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
     pub(super) fn make_fifo(&self, name: &str, access: Access) -> anyhow::Result<File> {
         let made = self.dir.make_fifo(name).and_then(|()| {
             let fifo = self.dir.open_fifo(name, access, None)?;
@@ -232,9 +260,13 @@ impl Session<'_> {
         reply.into_iter().chain([(self.connection.control.as_fd(), Interest::Hangup)]).collect()
     }
 
-    /// Waits for something to take.
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<Ready> {
-        Ok(Ready::of(&wait_any(&self.wait_on(), timeout)?))
+    /// Waits for something to take; without a limit, or until there is something to say.
+    pub(super) fn wait(&mut self, limit: Option<Duration>) -> io::Result<Ready> {
+        let ready = Ready::of(&wait_any(&self.wait_on(), limit.or_else(|| self.patience()))?);
+        if limit.is_none() {
+            self.say_if_silent();
+        }
+        Ok(ready)
     }
 
     /// Takes what has come. Afterwards `gone` says whether nobody answers any more: then all has been taken.
@@ -258,6 +290,10 @@ impl Session<'_> {
             }
         }
         self.gone |= ready.init_gone;
+        if self.gone || !self.bytes.is_empty() {
+            self.silent_at = None;
+            self.is_silent = false;
+        }
         let mut replies = Vec::new();
         while let Some(end) = self.bytes.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.bytes.drain(..=end).collect();

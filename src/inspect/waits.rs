@@ -292,6 +292,9 @@ fn exec_start(sched: &str) -> Option<f64> {
     line.rsplit(':').next()?.trim().parse().ok()
 }
 
+/// Readings of a clock.
+const READINGS: u32 = 8;
+
 /// The scheduler's clocks, one a CPU: they do not count interrupts, so they differ, by hours after months. What we
 /// need of each is read once, by running there for a moment. May block where a CPU is never free: a disposable child.
 #[derive(Clone, Debug, Default)]
@@ -302,7 +305,16 @@ impl Clocks {
     fn since(&mut self, cpu: i32, last: f64) -> Option<u64> {
         let now = || clock::now().0 as f64 / 1000.0;
         let offset = *self.0.or_insert_with(cpu, || {
-            let there = || Some(now() - last_ran("/proc/self")?);
+            let once = || {
+                let begin = now();
+                let last = last_ran("/proc/self")?;
+                let end = now();
+                Some((end - begin, end - last))
+            };
+            // Whoever is interrupted between the two clocks is wrong by that, and takes a hang for a younger one: the
+            // quickest of some is right.
+            let quickest = || (0..READINGS).filter_map(|_| once()).min_by(|(a, _), (b, _)| a.total_cmp(b));
+            let there = || quickest().map(|(_, offset)| offset);
             // Where we may not run on it, our own CPU's clock is better than none.
             usize::try_from(cpu).ok().and_then(|cpu| process::on_cpu(cpu, there)).unwrap_or_else(there)
         });

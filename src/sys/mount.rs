@@ -42,7 +42,9 @@ pub fn may_hang(fd: impl AsFd) -> bool {
         return false;
     }
     let device = format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor);
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // A mount point's name need not be UTF-8.
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = String::from_utf8_lossy(&mounts);
     let kind = mounts.lines().find_map(|line| {
         let (mount, source) = line.split_once(" - ")?;
         (mount.split(' ').nth(2) == Some(&device)).then(|| source.split(' ').next())?

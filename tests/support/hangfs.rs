@@ -92,7 +92,7 @@ impl HangFs {
         let session = Session::new(server, &path, &config).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let session = session.spawn().expect("a thread for the filesystem");
         // The minor number of the mount's device; asking the mount itself would touch it.
-        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let mounts = String::from_utf8_lossy(&fs::read("/proc/thread-self/mountinfo").unwrap()).into_owned();
         let device = mounts.lines().rev().find_map(|line| {
             let fields: Vec<&str> = line.split(' ').collect();
             (fields[4] == in_mountinfo(&path)).then(|| fields[2].strip_prefix("0:")?.parse().ok()).flatten()

@@ -373,8 +373,9 @@ impl Volume {
 
     pub fn mount_with(path: &Path, options: &[&str]) -> Volume {
         fs::create_dir_all(path).unwrap();
-        let all = [&["-t", "tmpfs"], options, &["lastout-test", path.to_str().unwrap()]].concat();
-        run("mount", &all);
+        let mut mount = Command::new("mount");
+        let output = mount.args(["-t", "tmpfs"]).args(options).arg("lastout-test").arg(path).output().unwrap();
+        assert!(output.status.success(), "mount: {}", both(&output));
         Volume { path: path.into(), mounted: true }
     }
 

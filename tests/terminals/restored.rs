@@ -138,7 +138,7 @@ fn an_init_that_stands_still_is_named_and_can_be_left() {
     let before = pty.modes();
     init.signal("STOP");
     let mut child = pty.start(&init.client(&["exec", "-it", "--", "cat"]));
-    pty.expect(&format!("lastout exec: the init (PID {}) is stopped", init.pid));
+    pty.expect(&format!("lastout: the init (PID {}) is stopped", init.pid));
     assert_eq!(pty.modes(), before);
     pty.type_in(INTERRUPT);
     assert_eq!(pty.end(&mut child).0, 130);
