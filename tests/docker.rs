@@ -7,6 +7,7 @@ mod frozen;
 mod kubernetes;
 mod leaving;
 mod packages;
+mod probes;
 mod ray;
 mod rights;
 mod signals;

@@ -19,7 +19,7 @@ fn ten_thousand_orphans_leave_no_zombie() {
 }
 
 /// As the host sees them.
-fn zombies_of(parent: i32) -> Vec<i32> {
+pub(super) fn zombies_of(parent: i32) -> Vec<i32> {
     let is_zombie = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let after_name = stat.rsplit(')').next().unwrap_or_default();
