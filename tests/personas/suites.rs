@@ -1,4 +1,4 @@
-//! What the originals' own suites count: every exit code, deaths by a signal that was passed on, processes, job control.
+//! What the originals' own suites count: every exit code, deaths by a signal that was passed on, processes.
 
 use super::*;
 
@@ -87,19 +87,5 @@ fn a_pipeline_is_no_process_more_and_as_many_survive() {
                 (code, all, left.len())
             });
         }
-    }
-}
-
-#[test]
-fn a_shell_below_it_has_job_control() {
-    for case in cases(THREE).into_iter().filter(|case| !case.pid1) {
-        case.compare("job control", |program| {
-            let script = "sleep 0.1 & sleep 0.1 & jobs -l | wc -l; fg %1; echo code $?; wait; echo end";
-            let init = format!("{} {}", case.path(program).display(), options(case.who).join(" "));
-            // The session's leader, as in a container: dumb-init takes the terminal over.
-            let said = on_a_terminal(&format!("exec {init} bash -m -c '{script}'"), b"");
-            assert!(said.contains("code 0") && said.contains("end") && !said.contains("no job control"), "{said}");
-            said
-        });
     }
 }
