@@ -82,6 +82,13 @@ pub enum Action {
     Signal(Pid, Signal),
     /// Stop ourselves (SIGSTOP), until somebody sends SIGCONT.
     StopSelf,
+    /// Main was stopped: where it has the terminal from us, so that we are what the shell there waits for, stop as well.
+    Suspend {
+        /// Main.
+        main: Pid,
+        /// What has stopped it.
+        by: Signal,
+    },
     /// Tell by `WatchedEnded` when a process that is not our child ends.
     Watch(Pid),
     /// Find out whether any process is left: as PID 1 in the namespace, otherwise below us.

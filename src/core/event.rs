@@ -40,8 +40,8 @@ pub enum Event {
         /// Main's account.
         account: Option<Account>,
     },
-    /// A signal has stopped a child.
-    Stopped(Pid),
+    /// This signal has stopped a child.
+    Stopped(Pid, Signal),
     /// A helper ended that gave no answer of its own (it answered a client, or ended strays).
     HelperEnded,
     /// A keeper was forked, or could not be.

@@ -326,11 +326,13 @@ impl Init {
                 self.main_failure = Some(failure);
             }
             Event::Reaped { pid, exit, account } => self.reaped(now, pid, exit, account, orders),
-            Event::Stopped(pid) => {
+            Event::Stopped(pid, signal) => {
                 // A keeper that stands still keeps no time: neither its job's timeout nor a shutdown's.
                 if let Some(job) = self.table.of_keeper(pid) {
                     orders.push(Action::Log(Level::Warn, format!("{job}: somebody stopped its keeper: SIGCONT")));
                     orders.push(Action::Signal(pid, Signal::CONT));
+                } else if self.main_pid() == Some(pid) {
+                    orders.push(Action::Suspend { main: pid, by: signal });
                 }
             }
             Event::HelperEnded => self.somebody_ended(now),

@@ -77,7 +77,7 @@ impl Bare {
                     Reaped::Child(pid, exit, _) if pid == main => {
                         return remapped(exit, self.remap);
                     }
-                    Reaped::Child(..) | Reaped::Stopped(_) => {}
+                    Reaped::Child(..) | Reaped::Stopped(..) => {}
                     Reaped::NoneYet => break,
                     // Reaped before, by whatever failed.
                     Reaped::NoChild => return 125,
@@ -107,7 +107,7 @@ impl Bare {
 
     fn wait_for_stop(&self) -> u8 {
         loop {
-            while let Reaped::Child(..) | Reaped::Stopped(_) = reap() {}
+            while let Reaped::Child(..) | Reaped::Stopped(..) = reap() {}
             wait_readable(self.signals.fd());
             while let Some(arrived) = self.signals.next() {
                 if matches!(arrived.signal, Signal::TERM | Signal::INT) {

@@ -18,7 +18,7 @@ use crate::{
         poll::wait_readable,
         process,
         signals::{self, Signals},
-        tty,
+        tty::Lent,
         wait::{Reaped, reap},
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 /// Has `init` run as PID 1 of a namespace, and answers with its exit code; or why there is none.
 pub(super) fn run(init: impl FnOnce() -> u8) -> Result<u8, String> {
     // There, everybody out here has the number 0: whether we are in the foreground is to be asked here.
-    let terminal = tty::foreground_terminal(false);
+    let terminal = Lent::find(false);
     let arrived = Signals::all().map_err(|error| format!("cannot make a signalfd: {}", crate::sys::errno(&error)))?;
     let init = namespace::fork_first(|| {
         // A process group that has a number there, too. What a terminal sends to its foreground comes once: to main's
@@ -35,7 +35,7 @@ pub(super) fn run(init: impl FnOnce() -> u8) -> Result<u8, String> {
             log::warn!("cannot lead a process group: {}", crate::sys::errno(&error));
         }
         if let Some(terminal) = &terminal {
-            let _ = tty::give_foreground(terminal, process::me());
+            let _ = terminal.give(process::me());
         }
         init()
     })?;
@@ -50,7 +50,7 @@ pub(super) fn run(init: impl FnOnce() -> u8) -> Result<u8, String> {
     }
     let exit = pass_on(&arrived, init);
     if let Some(terminal) = &terminal {
-        let _ = tty::take_foreground(terminal);
+        terminal.take_back(matches!(exit, Exit::Signal(_)));
     }
     if let Exit::Signal(signal) = exit {
         log::error!("the init in its PID namespace died of {signal}, and everything there with it");
@@ -66,7 +66,7 @@ fn pass_on(arrived: &Signals, init: Pid) -> Exit {
             match reap() {
                 Reaped::Child(pid, exit, _) if pid == init => return exit,
                 // Somebody's who was this process before an exec.
-                Reaped::Child(..) | Reaped::Stopped(_) => {}
+                Reaped::Child(..) | Reaped::Stopped(..) => {}
                 Reaped::NoneYet => break,
                 Reaped::NoChild => return Exit::Code(125),
             }

@@ -36,7 +36,8 @@ use crate::{
         signals::Signals,
         spawn,
         start::Original,
-        stderr, tty,
+        stderr,
+        tty::Lent,
         wait::{Reaped, Usage, reap},
     },
 };
@@ -77,7 +78,7 @@ pub(super) struct Turn<'a> {
     signals: &'static Signals,
     /// Where a persona has something to say there.
     stdout: Option<Outlet>,
-    terminal: Option<OwnedFd>,
+    terminal: Option<Lent>,
     cwd: PathBuf,
     /// Read when the first job comes.
     ignored: OnceCell<Vec<Signal>>,
@@ -187,8 +188,8 @@ impl<'a> Turn<'a> {
             poller,
             signals: &bare.signals,
             terminal: match manner.place {
-                Place::Group => tty::foreground_terminal(false),
-                Place::GroupOfTerminal => tty::foreground_terminal(true),
+                Place::Group => Lent::find(false),
+                Place::GroupOfTerminal => Lent::find(true),
                 Place::Session | Place::Ours => None,
             },
             // Nobody else has words for standard output.
@@ -420,7 +421,7 @@ impl<'a> Turn<'a> {
         loop {
             match reap() {
                 Reaped::Child(pid, exit, usage) => self.ended(pid, exit, usage),
-                Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
+                Reaped::Stopped(pid, signal) => self.facts.push_back(Event::Stopped(pid, signal)),
                 Reaped::NoneYet | Reaped::NoChild => return,
             }
             self.until_quiet();

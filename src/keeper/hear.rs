@@ -121,7 +121,7 @@ impl Keeper<'_> {
                     }
                     self.facts.push_back(JobEvent::Reaped(pid, exit));
                 }
-                Reaped::Stopped(_) => {}
+                Reaped::Stopped(..) => {}
                 // Who writes its log is none of those that we wait for.
                 Reaped::NoneYet if self.service.as_ref().and_then(Service::logger).is_none() || has_children() => {
                     return;

@@ -113,6 +113,17 @@ pub fn act_by_default(signal: Signal) -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?)
 }
 
+/// Stops our process group as ^Z does, ourselves included, until SIGCONT; not where nobody could send that (an orphaned
+/// process group). Not for PID 1, which nothing stops.
+pub fn stop_group() -> io::Result<()> {
+    // Not by its number, which as PID 1's would be everybody's.
+    kill(0, Signal::TSTP.get())?;
+    let mut set = SigSet::empty();
+    set.add(NixSignal::SIGTSTP);
+    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None)?;
+    Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?)
+}
+
 fn is_ignored(signal: NixSignal) -> bool {
     // SAFETY: without a new action nothing is changed; a zeroed structure is valid to be overwritten.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };

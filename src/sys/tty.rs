@@ -11,16 +11,70 @@ use std::{
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-use super::start;
-use crate::base::{Pid, Size};
+use super::{process, start};
+use crate::base::{Pgid, Pid, Signal, Size};
 
-/// Our terminal, if standard input is it and we are in its foreground, so that main should be. `anywhere`: also
-/// where standard input is something else.
-pub fn foreground_terminal(anywhere: bool) -> Option<OwnedFd> {
-    let terminal =
-        super::fd::standard(0).try_clone_to_owned().ok().filter(|input| nix::unistd::tcgetpgrp(input).is_ok());
-    let terminal = terminal.or_else(|| controlling().filter(|_| anywhere))?;
-    (nix::unistd::tcgetpgrp(&terminal).ok()? == nix::unistd::getpgrp()).then_some(terminal)
+/// Our terminal, whose foreground main has for as long as it runs.
+#[derive(Debug)]
+pub struct Lent {
+    terminal: OwnedFd,
+    before: Option<Modes>,
+}
+
+impl Lent {
+    /// If standard input is it and we are in its foreground, so that main should be. `anywhere`: also where standard
+    /// input is something else.
+    pub fn find(anywhere: bool) -> Option<Lent> {
+        let terminal =
+            super::fd::standard(0).try_clone_to_owned().ok().filter(|input| nix::unistd::tcgetpgrp(input).is_ok());
+        let terminal = terminal.or_else(|| controlling().filter(|_| anywhere))?;
+        let before = Modes::of(&terminal).ok();
+        is_ours(terminal.as_fd()).then_some(Lent { terminal, before })
+    }
+
+    /// To `leader`'s process group.
+    pub fn give(&self, leader: Pid) -> io::Result<()> {
+        give_foreground(&self.terminal, leader)
+    }
+
+    /// Main has ended. `as_before`: in the modes that it had, for whom a signal ends can set nothing right any more;
+    /// what somebody has set who ended by himself is to stay (`lastout -- stty -echo`), which is how shells do it.
+    pub fn take_back(&self, as_before: bool) {
+        let _ = nix::unistd::tcsetpgrp(&self.terminal, nix::unistd::getpgrp());
+        if let Some(before) = self.before.as_ref().filter(|_| as_before) {
+            let _ = before.set(&self.terminal);
+        }
+    }
+
+    /// Main was stopped. The shell that waits for us is to know: our process group stops as by the terminal's key, until
+    /// somebody lets it go on. Where nobody could, the kernel drops that, and main is not to stand still for ever.
+    pub fn suspend(&self, main: Pid, by: Signal) -> io::Result<()> {
+        let main_has_it = || nix::unistd::tcgetpgrp(&self.terminal).is_ok_and(|group| group.as_raw() == main.get());
+        if process::me() != Pid::INIT {
+            // A shell puts who runs in the background into the foreground without a word: then it has only to be given on.
+            let asks = matches!(by, Signal::TTIN | Signal::TTOU) && is_ours(self.terminal.as_fd());
+            if main_has_it() {
+                nix::unistd::tcsetpgrp(&self.terminal, nix::unistd::getpgrp())?;
+            }
+            if !asks {
+                super::signals::stop_group()?;
+            }
+            if is_ours(self.terminal.as_fd()) {
+                self.give(main)?;
+            }
+        }
+        // In the background the shell's SIGCONT is passed on. SIGSTOP may have been somebody's wish for main alone.
+        match Pgid::led_by(main).filter(|_| by != Signal::STOP && main_has_it()) {
+            Some(group) => super::signals::send_group(group, Signal::CONT),
+            None => Ok(()),
+        }
+    }
+}
+
+impl AsRawFd for Lent {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.terminal.as_raw_fd()
+    }
 }
 
 /// Our session's terminal.
@@ -49,11 +103,6 @@ pub fn take_control() -> io::Result<()> {
 /// stop it.
 pub fn give_foreground(terminal: impl AsFd, leader: Pid) -> io::Result<()> {
     Ok(nix::unistd::tcsetpgrp(terminal, nix::unistd::Pid::from_raw(leader.get()))?)
-}
-
-/// Takes the foreground back for our own process group.
-pub fn take_foreground(terminal: impl AsFd) -> io::Result<()> {
-    Ok(nix::unistd::tcsetpgrp(terminal, nix::unistd::getpgrp())?)
 }
 
 /// Where new terminals come from.

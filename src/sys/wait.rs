@@ -33,8 +33,8 @@ impl From<&libc::rusage> for Usage {
 pub enum Reaped {
     /// This child has ended; what it used, with all that it had waited for.
     Child(Pid, Exit, Usage),
-    /// A signal has stopped this child.
-    Stopped(Pid),
+    /// This signal has stopped this child.
+    Stopped(Pid, Signal),
     /// Children are there, and none has ended.
     NoneYet,
     /// There is no child: nothing is left below us.
@@ -53,8 +53,10 @@ pub fn reap() -> Reaped {
         return match Pid::new(pid) {
             Some(pid) => match exit(status) {
                 Some(exit) => Reaped::Child(pid, exit, Usage::from(&usage)),
-                None if libc::WIFSTOPPED(status) => Reaped::Stopped(pid),
-                None => continue,
+                None => match Signal::new(libc::WSTOPSIG(status)).filter(|_| libc::WIFSTOPPED(status)) {
+                    Some(signal) => Reaped::Stopped(pid, signal),
+                    None => continue,
+                },
             },
             None if pid == 0 => Reaped::NoneYet,
             None => match nix::Error::last() {

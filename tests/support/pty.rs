@@ -18,6 +18,8 @@ use super::PATIENCE;
 pub const ESCAPE: &str = "\x1b";
 pub const INTERRUPT: &str = "\x03";
 pub const SUSPEND: &str = "\x1a";
+/// The end of input, at the beginning of a line.
+pub const END: &str = "\x04";
 /// The size of every window here at first; nobody else's.
 pub const WINDOW: Size = Size { columns: 101, rows: 37 };
 
@@ -81,17 +83,31 @@ impl Pty {
 
     /// Waits until this is shown, after what was expected before. Answers with all up to it.
     pub fn expect(&mut self, what: &str) -> String {
+        self.expect_all(&[what])
+    }
+
+    /// The same for several, in whatever order.
+    pub fn expect_all(&mut self, all: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.look();
-            if let Some(at) = self.shown.windows(what.len()).position(|part| part == what.as_bytes()) {
-                let all: Vec<u8> = self.shown.drain(..at + what.len()).collect();
+            let end = |what: &&str| {
+                let at = self.shown.windows(what.len()).position(|part| part == what.as_bytes());
+                at.map(|at| at + what.len())
+            };
+            if let Some(ends) = all.iter().map(end).collect::<Option<Vec<_>>>() {
+                let all: Vec<u8> = self.shown.drain(..ends.into_iter().max().unwrap_or(0)).collect();
                 return String::from_utf8_lossy(&all).into_owned();
             }
             let shown = String::from_utf8_lossy(&self.shown);
-            assert!(Instant::now() < deadline, "{what:?} is not shown, but {shown:?}");
+            assert!(Instant::now() < deadline, "{all:?} is not shown, but {shown:?}");
             sleep(Duration::from_millis(2));
         }
+    }
+
+    /// The process group in the foreground.
+    pub fn foreground(&self) -> i32 {
+        nix::unistd::tcgetpgrp(&self.master).unwrap().as_raw()
     }
 
     /// Waits for the end of a child, whose output is looked at meanwhile: exit code, and what is shown and was not expected.

@@ -17,7 +17,11 @@ const WATCHER: &str = r#"
 "#;
 
 pub(super) fn watcher(init: &Init) -> PathBuf {
-    let path = init.scratch.path().join("watcher");
+    watcher_in(&init.scratch)
+}
+
+pub(super) fn watcher_in(scratch: &tempfile::TempDir) -> PathBuf {
+    let path = scratch.path().join("watcher");
     fs::write(&path, WATCHER).unwrap();
     path
 }

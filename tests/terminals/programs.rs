@@ -60,7 +60,7 @@ fn python_answers() {
     pty.enter("print(6 * 7, 'is it')");
     pty.expect("42 is it");
     pty.expect(">>> ");
-    pty.type_in("\x04");
+    pty.type_in(END);
     assert_eq!(pty.end(&mut child).0, 0);
     assert_eq!(pty.modes(), before);
 }

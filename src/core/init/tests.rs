@@ -779,10 +779,13 @@ fn a_keeper_that_was_killed_takes_its_tree_along_and_nothing_else() {
 fn a_keeper_that_was_stopped_goes_on_and_nobody_else_does() {
     let mut bench = Bench::new(config(Role::Pid1, true));
     bench.job(1, 20);
-    bench.step(Event::Stopped(pid(20)));
+    bench.step(Event::Stopped(pid(20), Signal::STOP));
     assert_eq!(bench.take(), [Action::Signal(pid(20), Signal::CONT)]);
-    bench.step(Event::Stopped(pid(MAIN)));
+    bench.step(Event::Stopped(pid(21), Signal::STOP));
     assert_eq!(bench.take(), []);
+    // Main is somebody's at a terminal, perhaps, or stays as it is.
+    bench.step(Event::Stopped(pid(MAIN), Signal::TSTP));
+    assert_eq!(bench.take(), [Action::Suspend { main: pid(MAIN), by: Signal::TSTP }]);
 }
 
 #[test]
@@ -1076,6 +1079,7 @@ impl World {
             | Action::TellSyncing { .. }
             | Action::Release
             | Action::StopSelf
+            | Action::Suspend { .. }
             | Action::Log(..)
             | Action::Enter(_)
             | Action::Note(..)

@@ -11,7 +11,7 @@ use std::{
 
 use super::{Keeper, Turn};
 use crate::{
-    base::{Errno, ExecFailure, GRACE, JobId, Name, Pid, RequestId, Set, Signal, Subject},
+    base::{Errno, ExecFailure, Exit, GRACE, JobId, Name, Pid, RequestId, Set, Signal, Subject},
     core::{Action, Event, Level, Source},
     init::{
         Sync,
@@ -28,7 +28,7 @@ use crate::{
     sys::{
         clock, fd, is_shortage,
         link::Link,
-        pidfd, process, signals, spawn, tty,
+        pidfd, process, signals, spawn,
         wait::{Reaped, has_children, reap},
     },
 };
@@ -75,6 +75,10 @@ impl Turn<'_> {
                 report(signals::send(pid, signal), || format!("cannot send {signal} to pid {pid}"));
             }
             Action::StopSelf => report(process::stop_self(), || "cannot stop ourselves".into()),
+            Action::Suspend { main, by } => {
+                let suspended = self.terminal.as_ref().map(|terminal| terminal.suspend(main, by));
+                report(suspended.unwrap_or(Ok(())), || "cannot stop with main".into());
+            }
             Action::Watch(pid) => self.watch(pid),
             Action::CheckAlone => {
                 let alone = self.is_alone();
@@ -131,7 +135,7 @@ impl Turn<'_> {
                     control.release();
                 }
                 if let Some(terminal) = &self.terminal {
-                    let _ = tty::take_foreground(terminal);
+                    terminal.take_back(matches!(self.main_exit, Some(Exit::Signal(_))));
                 }
             }
             Action::Enter(phase) => log::debug!("now {phase:?}"),
@@ -199,7 +203,7 @@ impl Turn<'_> {
         loop {
             match reap() {
                 Reaped::Child(pid, exit, usage) => self.ended(pid, exit, usage),
-                Reaped::Stopped(pid) => self.facts.push_back(Event::Stopped(pid)),
+                Reaped::Stopped(pid, signal) => self.facts.push_back(Event::Stopped(pid, signal)),
                 // The process that writes our log is none of those that we wait for.
                 Reaped::NoneYet => return self.writer.is_some() && !has_children(),
                 Reaped::NoChild => return true,
