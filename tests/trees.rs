@@ -176,12 +176,12 @@ fn what_asks_for_time_gets_it() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "saved\n");
 }
 
-/// Two families of sixteen lines that fork all the time, and the end of the pipe that all of them hold.
+/// A family of sixteen lines that fork all the time, and the end of the pipe that all of them hold.
 fn forking(init: &Init) -> (String, fs::File) {
     let pipe = init.scratch.path().join("pipe");
     run("mkfifo", &[pipe.to_str().unwrap()]);
     let end = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).unwrap();
-    (format!("9> {} {} 2 16 60", pipe.display(), FIXTURES.join("forks").display()), end)
+    (format!("9> {} {} 1 16 60", pipe.display(), FIXTURES.join("forks").display()), end)
 }
 
 /// Whether nobody holds the pipe: then a read comes to its end, and does not say that there may be more.

@@ -33,12 +33,12 @@ use crate::{
         outlet::Outlet,
         poll::Poller,
         process,
-        signals::Signals,
+        signals::{self, Signals},
         spawn,
         start::Original,
         stderr,
         tty::Lent,
-        wait::{Reaped, Usage, reap},
+        wait::{AT_ONCE, Reaped, Usage, reap},
     },
 };
 
@@ -418,7 +418,7 @@ impl<'a> Turn<'a> {
 
     /// Any number of ends may stand behind one SIGCHLD.
     fn reap(&mut self) {
-        loop {
+        for _ in 0..AT_ONCE {
             match reap() {
                 Reaped::Child(pid, exit, usage) => self.ended(pid, exit, usage),
                 Reaped::Stopped(pid, signal) => self.facts.push_back(Event::Stopped(pid, signal)),
@@ -426,6 +426,7 @@ impl<'a> Turn<'a> {
             }
             self.until_quiet();
         }
+        signals::come_back_for_children();
     }
 
     fn ended(&mut self, pid: Pid, exit: Exit, usage: Usage) {

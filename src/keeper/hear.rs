@@ -15,8 +15,8 @@ use crate::{
         clock,
         link::Received,
         poll::{Interest, wait_any},
-        spawn,
-        wait::{Reaped, has_children, reap},
+        signals, spawn,
+        wait::{AT_ONCE, Reaped, has_children, reap},
     },
 };
 
@@ -110,7 +110,7 @@ impl Keeper<'_> {
     pub(super) fn reap(&mut self) {
         // Its exec's outcome was there before its end.
         self.take_outcome();
-        loop {
+        for _ in 0..AT_ONCE {
             match reap() {
                 Reaped::Child(pid, exit, used) => {
                     if exit.may_be_kill() && self.look_for_oom() {
@@ -136,6 +136,7 @@ impl Keeper<'_> {
                 }
             }
         }
+        signals::come_back_for_children();
     }
 
     /// Where kills are counted: in the job's own group, if it has one for memory.

@@ -145,6 +145,11 @@ pub fn send(pid: Pid, signal: Signal) -> io::Result<()> {
     kill(pid.get(), signal.get())
 }
 
+/// Has the next poll say that there are children to reap, for who has reaped [`AT_ONCE`](super::wait::AT_ONCE) of them.
+pub fn come_back_for_children() {
+    let _ = send(super::process::me(), Signal::CHLD);
+}
+
 /// Sends a signal to a process group.
 pub fn send_group(group: Pgid, signal: Signal) -> io::Result<()> {
     kill(-group.get(), signal.get())

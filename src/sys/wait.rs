@@ -41,6 +41,9 @@ pub enum Reaped {
     NoChild,
 }
 
+/// How many are reaped before something else has its turn: below who forks all the time there is always another one.
+pub const AT_ONCE: usize = 1000;
+
 /// Reaps one child that has ended. Never blocks. Called until it answers `NoneYet` or `NoChild`, because
 /// any number of ends may stand behind one SIGCHLD.
 pub fn reap() -> Reaped {

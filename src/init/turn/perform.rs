@@ -29,7 +29,7 @@ use crate::{
         clock, fd, is_shortage,
         link::Link,
         pidfd, process, signals, spawn,
-        wait::{Reaped, has_children, reap},
+        wait::{AT_ONCE, Reaped, has_children, reap},
     },
 };
 
@@ -200,7 +200,7 @@ impl Turn<'_> {
         if process::me() == Pid::INIT {
             return signals::is_last_of_namespace();
         }
-        loop {
+        for _ in 0..AT_ONCE {
             match reap() {
                 Reaped::Child(pid, exit, usage) => self.ended(pid, exit, usage),
                 Reaped::Stopped(pid, signal) => self.facts.push_back(Event::Stopped(pid, signal)),
@@ -209,6 +209,8 @@ impl Turn<'_> {
                 Reaped::NoChild => return true,
             }
         }
+        signals::come_back_for_children();
+        false
     }
 
     fn fork_main(&mut self) {
