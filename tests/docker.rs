@@ -11,5 +11,6 @@ mod probes;
 mod ray;
 mod rights;
 mod signals;
+mod terminals;
 
 pub(crate) use engine::{release, repository};
