@@ -52,6 +52,11 @@ const DELIBERATE: &[(&[&str], &[&str], &str)] = &[
         "the terminal after its end | stays with the dead group: the next reader gets EIO | is given back | A script goes on.",
     ),
     (
+        &["tini", "tini-static"],
+        &["stopped main"],
+        "^Z in main, below a shell with job control | hangs the caller | stops it, too; `fg` goes on | The shell learns of it.",
+    ),
+    (
         &["tini", "tini-static", "catatonit"],
         &["its directory"],
         "its own directory | where it was started | `/` | It holds no volume.",
@@ -660,6 +665,42 @@ fn the_terminal_is_given_to_main_and_comes_back() {
         case.compare("terminal elsewhere", |program| {
             let script = format!("{} -- sh -c 'head -1 </dev/tty' </dev/null", case.path(program).display());
             on_a_terminal(&script, b"hello\n").matches("hello").count()
+        });
+    }
+}
+
+#[test]
+fn who_waits_for_tini_does_not_learn_that_main_is_stopped() {
+    // As a shell with job control starts it. What never comes is waited for no longer than two seconds after main's stop.
+    let shell = r#"
+        use POSIX;
+        $SIG{TTOU} = 'IGNORE';
+        my $pid = fork;
+        open T, '+<', '/dev/tty';
+        setpgid($pid, $pid);
+        tcsetpgrp(fileno T, $pid || $$);
+        if (!$pid) { $SIG{TTOU} = 'DEFAULT'; exec @ARGV }
+        my $main;
+        for (1..3000) {
+            select(undef, undef, undef, 0.01);
+            open C, "/proc/$pid/task/$pid/children"; my $child = (split ' ', <C> // '')[0] or next;
+            open S, "/proc/$child/stat"; if ((<S> // '') =~ /\) T /) { $main = $child; last }
+        }
+        my $learnt = 0;
+        for (1..200) { last if $learnt = waitpid($pid, WUNTRACED | WNOHANG) == $pid; select(undef, undef, undef, 0.01) }
+        print $main ? 'learnt: ' : 'no main: ', $learnt ? 1 : 0, "\n";
+        kill 'KILL', $main, $pid;
+    "#;
+    for case in cases(TINI).into_iter().filter(|case| !case.pid1) {
+        let scratch = scratch();
+        let file = scratch.path().join("shell");
+        fs::write(&file, shell).unwrap();
+        case.compare("stopped main", |program| {
+            let init = case.path(program);
+            let script = format!("perl {} {} -s -- sh -c 'kill -TSTP $$'", file.display(), init.display());
+            let said = on_a_terminal(&script, b"");
+            let learnt = ["learnt: 0", "learnt: 1"].into_iter().find(|words| said.contains(words));
+            learnt.unwrap_or_else(|| panic!("{said}")).to_string()
         });
     }
 }
