@@ -127,6 +127,7 @@ fn examine(doctor: &Doctor) -> anyhow::Result<Report> {
 enum Told {
     Files(Vec<Holder>, Vec<Unseen>),
     Wait(Box<Wait>),
+    Clocks(Vec<(i32, Option<f64>)>),
 }
 
 #[derive(Debug, Default)]
@@ -143,7 +144,11 @@ fn look(seen: &[Process]) -> Looked {
     let clocks = RefCell::new(Clocks::default());
     let first = inspect::gather(seen, LOOK, LOOKS, |process, tell| {
         let pid = process.id.pid;
-        if let Some(wait) = inspect::glance(pid, &mut clocks.borrow_mut()) {
+        let wait = inspect::glance(pid, &mut clocks.borrow_mut());
+        if let Some(wait) = wait {
+            if wait.hangs() {
+                tell(Told::Clocks(clocks.borrow().readings()));
+            }
             tell(Told::Wait(Box::new(wait)));
         }
         if !process.is_dead() {
@@ -160,6 +165,7 @@ fn look(seen: &[Process]) -> Looked {
         for told in gathered.found {
             match told {
                 Told::Wait(wait) => drop(looked.waits.insert(wait.pid, *wait)),
+                Told::Clocks(readings) => clocks.borrow_mut().take(readings),
                 Told::Files(holders, unseen) => {
                     looked.holders.extend(holders);
                     looked.unseen.extend(merged(unseen));

@@ -295,12 +295,23 @@ fn exec_start(sched: &str) -> Option<f64> {
 /// Readings of a clock.
 const READINGS: u32 = 8;
 
-/// The scheduler's clocks, one a CPU: they do not count interrupts, so they differ, by hours after months. What we
-/// need of each is read once, by running there for a moment. May block where a CPU is never free: a disposable child.
+/// The scheduler's clocks, one a CPU: they do not count interrupts, nor what a hypervisor steals. So they differ, by hours
+/// after months, and on a busy machine lose a third of a second while we look on: two looks at one process go by one
+/// reading. It is read once, by running there for a moment. May block where a CPU is never free: a disposable child.
 #[derive(Clone, Debug, Default)]
 pub struct Clocks(Map<i32, Option<f64>>);
 
 impl Clocks {
+    /// What has been read, a CPU each: for who goes by the same clocks in another process.
+    pub fn readings(&self) -> Vec<(i32, Option<f64>)> {
+        self.0.iter().map(|(cpu, offset)| (*cpu, *offset)).collect()
+    }
+
+    /// Goes by these.
+    pub fn take(&mut self, readings: Vec<(i32, Option<f64>)>) {
+        self.0.extend(readings);
+    }
+
     /// Milliseconds since `last` on the clock of `cpu`.
     fn since(&mut self, cpu: i32, last: f64) -> Option<u64> {
         let now = || clock::now().0 as f64 / 1000.0;
