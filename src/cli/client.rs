@@ -1,8 +1,10 @@
 use std::{
-    ffi::OsStr,
+    collections::VecDeque,
+    ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -19,9 +21,68 @@ use crate::{
     proto::{Bytes, Request},
 };
 
-/// The job that a command is about.
-fn one(job: Option<JobRef>) -> Result<JobRef, Stop> {
-    job.map_or_else(|| wrong("which job? Its number or name is missing"), Ok)
+/// What commands take, all but `exec`. Which of it one takes, its table of options says.
+#[derive(Default)]
+struct Given {
+    target: Target,
+    all: bool,
+    follow: bool,
+    json: bool,
+    kill: bool,
+    schema: bool,
+    grace: Option<Duration>,
+    signal: Option<Signal>,
+    operands: VecDeque<OsString>,
+}
+
+impl Given {
+    fn read(words: &mut Words) -> Result<Given, Stop> {
+        let mut given = Given::default();
+        while let Some(word) = words.next()? {
+            match word {
+                Opt("all") => given.all = true,
+                Opt("control") => given.target.control = Some(words.path()?),
+                Opt("follow") => given.follow = true,
+                Opt("grace") => given.grace = Some(words.read(values::duration)?),
+                Opt("json") => given.json = true,
+                Opt("kill") => given.kill = true,
+                Opt("schema") => given.schema = true,
+                Opt("signal") => given.signal = Some(words.read(Signal::from_str)?),
+                Operand(word) => given.operands.push_back(word),
+                other => return unexpected(other),
+            }
+        }
+        Ok(given)
+    }
+
+    /// Without operands.
+    fn alone(words: &mut Words) -> Result<Given, Stop> {
+        let mut given = Given::read(words)?;
+        given.operands.pop_front().map_or(Ok(given), |word| unexpected(Operand(word)))
+    }
+
+    /// With one.
+    fn with<T, E: ToString>(
+        words: &mut Words,
+        missing: &str,
+        read: fn(&str) -> Result<T, E>,
+    ) -> Result<(Given, T), Stop> {
+        let mut given = Given::read(words)?;
+        match (given.operands.pop_front(), given.operands.pop_front()) {
+            (None, _) => wrong(missing),
+            (Some(_), Some(more)) => unexpected(Operand(more)),
+            (Some(word), None) => Ok((given, understand(&word, read)?)),
+        }
+    }
+
+    /// With the job that a command is about.
+    fn with_job(words: &mut Words) -> Result<(Given, JobRef), Stop> {
+        Given::with(words, "which job? Its number or name is missing", JobRef::from_str)
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        self.operands.iter().map(PathBuf::from).collect()
+    }
 }
 
 fn run(what: impl FnOnce() -> client::Outcome + 'static) -> Result<Run, Stop> {
@@ -148,16 +209,8 @@ pub(super) const PS: Subcommand = Subcommand {
     note: "",
     flags: &[flag("a", "all", "", "Show ended jobs, too"), JSON, CONTROL, HELP],
     read: |words| {
-        let (mut target, mut all, mut json) = (Target::default(), false, false);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("all") => all = true,
-                Opt("json") => json = true,
-                Opt("control") => target.control = Some(words.path()?),
-                other => return unexpected(other),
-            }
-        }
-        run(move || client::ps(&target, all, json))
+        let given = Given::alone(words)?;
+        run(move || client::ps(&given.target, given.all, given.json))
     },
 };
 
@@ -168,17 +221,8 @@ pub(super) const LOGS: Subcommand = Subcommand {
     note: "",
     flags: &[flag("f", "follow", "", "Go on until the job ends; of a service until the init does"), CONTROL, HELP],
     read: |words| {
-        let (mut target, mut job, mut follow) = (Target::default(), None, false);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("follow") => follow = true,
-                Opt("control") => target.control = Some(words.path()?),
-                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return unexpected(other),
-            }
-        }
-        let job = one(job)?;
-        run(move || client::logs(&target, job, follow))
+        let (given, job) = Given::with_job(words)?;
+        run(move || client::logs(&given.target, job, given.follow))
     },
 };
 
@@ -189,17 +233,8 @@ pub(super) const WAIT: Subcommand = Subcommand {
     note: "",
     flags: &[flag("", "json", "", "Print the job's record as JSON"), CONTROL, HELP],
     read: |words| {
-        let (mut target, mut job, mut json) = (Target::default(), None, false);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("json") => json = true,
-                Opt("control") => target.control = Some(words.path()?),
-                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return unexpected(other),
-            }
-        }
-        let job = one(job)?;
-        run(move || client::wait(&target, job, json))
+        let (given, job) = Given::with_job(words)?;
+        run(move || client::wait(&given.target, job, given.json))
     },
 };
 
@@ -210,17 +245,8 @@ pub(super) const KILL: Subcommand = Subcommand {
     note: "",
     flags: &[flag("s", "signal", "SIGNAL", "Which signal [default: TERM]"), CONTROL, HELP],
     read: |words| {
-        let (mut target, mut job, mut signal) = (Target::default(), None, Signal::TERM);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("signal") => signal = words.read(Signal::from_str)?,
-                Opt("control") => target.control = Some(words.path()?),
-                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return unexpected(other),
-            }
-        }
-        let job = one(job)?;
-        run(move || client::kill(&target, signal, job))
+        let (given, job) = Given::with_job(words)?;
+        run(move || client::kill(&given.target, given.signal.unwrap_or(Signal::TERM), job))
     },
 };
 
@@ -231,46 +257,21 @@ pub(super) const STOP: Subcommand = Subcommand {
     note: "",
     flags: &[flag("", "grace", "TIME", "Time between SIGTERM and SIGKILL [default: the job's]"), CONTROL, HELP],
     read: |words| {
-        let (mut target, mut job, mut grace) = (Target::default(), None, None);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("grace") => grace = Some(words.read(values::duration)?),
-                Opt("control") => target.control = Some(words.path()?),
-                Operand(word) if job.is_none() => job = Some(understand(&word, JobRef::from_str)?),
-                other => return unexpected(other),
-            }
-        }
-        let job = one(job)?;
-        run(move || client::stop(&target, job, grace))
+        let (given, job) = Given::with_job(words)?;
+        run(move || client::stop(&given.target, job, given.grace))
     },
 };
 
 /// A service's command line has its name and nothing else.
 fn service(words: &mut Words, what: fn(&Target, Name) -> client::Outcome) -> Result<Run, Stop> {
-    let (mut target, mut name) = (Target::default(), None);
-    while let Some(word) = words.next()? {
-        match word {
-            Opt("control") => target.control = Some(words.path()?),
-            Operand(word) if name.is_none() => name = Some(understand(&word, Name::from_str)?),
-            other => return unexpected(other),
-        }
-    }
-    match name {
-        Some(name) => run(move || what(&target, name)),
-        None => wrong("which service? Its name is missing"),
-    }
+    let (given, name) = Given::with(words, "which service? Its name is missing", Name::from_str)?;
+    run(move || what(&given.target, name))
 }
 
 /// Nothing but which init.
 fn whole(words: &mut Words, what: fn(&Target) -> client::Outcome) -> Result<Run, Stop> {
-    let mut target = Target::default();
-    while let Some(word) = words.next()? {
-        match word {
-            Opt("control") => target.control = Some(words.path()?),
-            other => return unexpected(other),
-        }
-    }
-    run(move || what(&target))
+    let given = Given::alone(words)?;
+    run(move || what(&given.target))
 }
 
 pub(super) const START: Subcommand = Subcommand {
@@ -316,14 +317,8 @@ pub(super) const LIMITS: Subcommand = Subcommand {
     note: "It takes no init.",
     flags: &[JSON, HELP],
     read: |words| {
-        let mut json = false;
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("json") => json = true,
-                other => return unexpected(other),
-            }
-        }
-        run(move || client::limits(json))
+        let given = Given::alone(words)?;
+        run(move || client::limits(given.json))
     },
 };
 
@@ -334,16 +329,9 @@ pub(super) const DOCTOR: Subcommand = Subcommand {
     note: "Of a PATH only its volume is told of. It is not touched.",
     flags: &[JSON, CONTROL, HELP],
     read: |words| {
-        let (mut target, mut paths, mut json) = (Target::default(), Vec::new(), false);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("json") => json = true,
-                Opt("control") => target.control = Some(words.path()?),
-                Operand(path) => paths.push(path.into()),
-                other => return unexpected(other),
-            }
-        }
-        run(move || client::doctor(&client::Doctor { target, paths, json }))
+        let given = Given::read(words)?;
+        let paths = given.paths();
+        run(move || client::doctor(&client::Doctor { target: given.target, paths, json: given.json }))
     },
 };
 
@@ -360,17 +348,8 @@ pub(super) const ORPHANS: Subcommand = Subcommand {
         HELP,
     ],
     read: |words| {
-        let (mut target, mut kill, mut grace, mut json) = (Target::default(), false, GRACE, false);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("kill") => kill = true,
-                Opt("grace") => grace = words.read(values::duration)?,
-                Opt("json") => json = true,
-                Opt("control") => target.control = Some(words.path()?),
-                other => return unexpected(other),
-            }
-        }
-        run(move || client::orphans(&client::Orphans { target, kill, grace, json }))
+        let Given { target, kill, grace, json, .. } = Given::alone(words)?;
+        run(move || client::orphans(&client::Orphans { target, kill, grace: grace.unwrap_or(GRACE), json }))
     },
 };
 
@@ -385,20 +364,12 @@ pub(super) const CHECK: Subcommand = Subcommand {
         HELP,
     ],
     read: |words| {
-        let (mut files, mut schema, mut json) = (Vec::new(), false, false);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("json") => json = true,
-                Opt("schema") => schema = true,
-                Operand(file) => files.push(PathBuf::from(file)),
-                other => return unexpected(other),
-            }
-        }
-        match (schema, files.is_empty()) {
-            (true, true) if !json => run(client::schema),
+        let given = Given::read(words)?;
+        match (given.schema, given.operands.is_empty()) {
+            (true, true) if !given.json => run(client::schema),
             (true, _) => wrong("--schema stands alone"),
             (false, true) => wrong("which file? Its name is missing"),
-            (false, false) => run(move || client::check(&files, json)),
+            (false, false) => run(move || client::check(&given.paths(), given.json)),
         }
     },
 };
@@ -424,16 +395,8 @@ pub(super) const EVENTS: Subcommand = Subcommand {
         HELP,
     ],
     read: |words| {
-        let (mut target, mut follow, mut json) = (Target::default(), false, false);
-        while let Some(word) = words.next()? {
-            match word {
-                Opt("follow") => follow = true,
-                Opt("json") => json = true,
-                Opt("control") => target.control = Some(words.path()?),
-                other => return unexpected(other),
-            }
-        }
-        run(move || client::events(&target, follow, json))
+        let given = Given::alone(words)?;
+        run(move || client::events(&given.target, given.follow, given.json))
     },
 };
 
