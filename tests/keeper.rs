@@ -517,6 +517,9 @@ fn a_daemon_that_is_killed_leaves_no_mount() {
         let pid = keeper.started();
         keeper.until_serving();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.get()), nix::sys::signal::SIGKILL).unwrap();
+        keeper.until(|notice| *notice == Notice::Ending);
+        // As the init does when nobody is left who uses it.
+        keeper.stop(600_000);
         assert_eq!(keeper.ended(), (Some(Exit::Signal(Signal::KILL)), Cause::Unknown));
         assert!(!is_mounted(path));
     });

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     path::PathBuf,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
@@ -189,5 +189,31 @@ fn every_client_says_why_an_init_is_silent_and_is_answered_when_it_goes_on() {
     for ((mut client, said), code) in waiting.into_iter().zip([0, 0, 0, 0, 143]) {
         assert_eq!(status(wait(&mut client)), code);
         assert_eq!(said.iter().collect::<Vec<_>>(), Vec::<String>::new(), "it is said once");
+    }
+}
+
+/// It has a group or session of its own as soon as it is forked, but not quite: strace holds it there.
+#[test]
+fn a_stop_reaches_a_main_that_has_not_made_its_group() {
+    let scratch = scratch();
+    for (number, (name, options)) in
+        [("lastout", &[][..]), ("tini", &["-s", "-g"]), ("dumb-init", &[]), ("dumb-init", &["-c"]), ("catatonit", &[])]
+            .into_iter()
+            .enumerate()
+    {
+        let path = scratch.path().join(name);
+        if !path.exists() {
+            std::os::unix::fs::symlink(LASTOUT, &path).unwrap();
+        }
+        let control = scratch.path().join(format!("control{number}"));
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-o", "/dev/null", "-e", "trace=setpgid,setsid"]);
+        strace.args(["-e", "inject=setpgid,setsid:delay_enter=2s"]).arg(&path).args(options);
+        strace.args(["--", "sleep", "600"]).env("LASTOUT_CONTROL", &control).stderr(Stdio::null());
+        let mut strace = strace.spawn().unwrap();
+        let init = until("the init", || children(strace.id() as i32).first().copied());
+        until("main", || children(init).first().copied());
+        run("kill", &["-TERM", &init.to_string()]);
+        assert_eq!(status(wait(&mut strace)), 143, "{name} {options:?}");
     }
 }

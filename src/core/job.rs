@@ -5,6 +5,7 @@
 //! | Preparing | a service's setup runs, step by step ([`Run`]) | the last step's success; any reason to end |
 //! | Starting | the command is forked and not yet executed: it may hang on a dead volume | Executed, NotExecuted, any reason to end |
 //! | Running | the command runs | its end; timeout; an order; the client's or the init's death |
+//! | Vacating | a mount's run is over by itself; who uses it ends first, or would write beneath it | the init's word that they have; the init's death |
 //! | Unmounting | a mount is unmounted before its daemon is ended ([`Unmount`]) | that is done; the command's end |
 //! | Ending | the tree is asked, then forced ([`Ending`]) | the tree is empty |
 //! | Detaching | the tree is empty, and its mount still there: it is detached | that is done, or takes too long |
@@ -139,6 +140,7 @@ enum State {
     Preparing,
     Starting,
     Running,
+    Vacating,
     Unmounting(Unmount),
     Ending(Ending),
     Detaching { until: Tick },
@@ -162,6 +164,8 @@ pub struct Job {
     oom: Option<OomKill>,
     reported: bool,
     told_ending: bool,
+    /// Nobody is left who could use its mount: the init says so, or has died.
+    vacated: bool,
     stuck_told: Option<Tick>,
     /// Of somebody who has been seen, the kernel may hold files a moment longer.
     lingers: bool,
@@ -184,6 +188,7 @@ impl Job {
             oom: None,
             reported: false,
             told_ending: false,
+            vacated: false,
             stuck_told: None,
             lingers: false,
         }
@@ -199,6 +204,11 @@ impl Job {
         matches!(self.state, State::Ended)
     }
 
+    /// The command's process, until it is known to have ended.
+    pub fn command(&self) -> Option<Pid> {
+        self.command.filter(|_| self.exit.is_none())
+    }
+
     /// When [`JobEvent::Tick`] is due.
     pub fn deadline(&self) -> Option<Tick> {
         let status = self.run.as_ref().and_then(Run::status_at);
@@ -208,6 +218,7 @@ impl Job {
                 let run = self.run.as_ref().and_then(Run::deadline);
                 [self.timeout_at, self.beat_at, run].into_iter().flatten().min()
             }
+            State::Vacating => status,
             State::Unmounting(unmount) => or_status(unmount.deadline()),
             State::Ending(ending) => or_status(ending.deadline()),
             State::Detaching { until } => Some(*until),
@@ -217,6 +228,10 @@ impl Job {
 
     /// Takes one fact and adds the orders that follow.
     pub fn step(&mut self, now: Tick, event: JobEvent, orders: &mut Vec<JobAction>) {
+        // What was known at the same moment as the end is no second one.
+        if self.has_ended() {
+            return;
+        }
         match event {
             JobEvent::Begin => self.with_run(now, orders, |run, now, orders| {
                 run.next_step(now, orders);
@@ -273,6 +288,7 @@ impl Job {
             JobEvent::Order(Order::Stop { cause, grace_ms, asked }) => {
                 let ordered = Duration::from_millis(grace_ms);
                 let grace = if asked { ordered } else { self.config.grace.unwrap_or(ordered) };
+                self.vacated = true;
                 self.end(now, cause, grace, orders);
             }
             JobEvent::Order(Order::Kill { signal, by }) => {
@@ -285,7 +301,10 @@ impl Job {
                 self.end(now, Cause::ClientGone, self.grace(), orders);
             }
             JobEvent::ClientGone => self.beat_at = None,
-            JobEvent::InitGone => self.end(now, Cause::InitGone, self.grace(), orders),
+            JobEvent::InitGone => {
+                self.vacated = true;
+                self.end(now, Cause::InitGone, self.grace(), orders);
+            }
             JobEvent::Tick => self.tick(now, orders),
             JobEvent::TaskForked(task, pid) => {
                 if let Some(run) = &mut self.run {
@@ -311,13 +330,13 @@ impl Job {
             JobEvent::Mounted(device) => {
                 let mounted = device.is_some();
                 self.with_run(now, orders, |run, now, orders| run.mounted(now, device, orders));
-                if let State::Unmounting(unmount) = &mut self.state
-                    && !mounted
-                {
-                    unmount.gone(now);
+                if !mounted {
+                    self.unmounted(now);
                 }
-                if let (State::Unmounting(_) | State::Ending(_) | State::Detaching { .. }, Some(run)) =
-                    (&self.state, &mut self.run)
+                if let (
+                    State::Vacating | State::Unmounting(_) | State::Ending(_) | State::Detaching { .. },
+                    Some(run),
+                ) = (&self.state, &mut self.run)
                 {
                     run.set_mounted(mounted);
                 }
@@ -344,7 +363,7 @@ impl Job {
             self.end(now, Cause::Timeout, self.grace(), orders);
         }
         self.with_run(now, orders, Run::tick);
-        if let (State::Unmounting(_) | State::Ending(_), Some(run)) = (&self.state, &mut self.run) {
+        if let (State::Vacating | State::Unmounting(_) | State::Ending(_), Some(run)) = (&self.state, &mut self.run) {
             run.tell_status(now, orders);
         }
         if matches!(self.state, State::Starting | State::Running)
@@ -377,7 +396,7 @@ impl Job {
             (State::Preparing | State::Starting | State::Running, note) => {
                 self.with_run(now, orders, |run, now, orders| run.noted(now, note, grace, orders));
             }
-            (State::Unmounting(_) | State::Ending(_), Note::Status(status)) => {
+            (State::Vacating | State::Unmounting(_) | State::Ending(_), Note::Status(status)) => {
                 if let Some(run) = &mut self.run {
                     run.says(now, status, orders);
                 }
@@ -388,7 +407,8 @@ impl Job {
                     ending.not_before(now + time);
                 }
             }
-            (State::Unmounting(_) | State::Ending(_) | State::Detaching { .. } | State::Ended, _) => {}
+            (State::Vacating | State::Unmounting(_) | State::Ending(_) | State::Detaching { .. } | State::Ended, _) => {
+            }
         }
     }
 
@@ -407,6 +427,7 @@ impl Job {
                 State::Preparing
                 | State::Starting
                 | State::Running
+                | State::Vacating
                 | State::Ending(_)
                 | State::Detaching { .. }
                 | State::Ended => {}
@@ -414,22 +435,45 @@ impl Job {
         }
     }
 
+    /// It is no mount point any more, whoever did it. A daemon that lives has its time to write back what it holds.
+    fn unmounted(&mut self, now: Tick) {
+        if matches!(self.state, State::Vacating) {
+            self.state = State::Unmounting(Unmount::begin(now, self.grace()));
+        }
+        if let State::Unmounting(unmount) = &mut self.state {
+            unmount.gone(now);
+            self.end_the_dead(now);
+        }
+    }
+
+    /// Unmounted, a daemon that has ended is not waited for.
+    fn end_the_dead(&mut self, now: Tick) {
+        if let State::Unmounting(unmount) = &self.state
+            && unmount.is_flushing()
+            && self.exit.is_some()
+        {
+            self.state = State::Ending(self.ending(now, unmount.grace()));
+        }
+    }
+
     fn unmount(&mut self, now: Tick, todo: Todo, orders: &mut Vec<JobAction>) {
         let Some(run) = &mut self.run else { return };
         match todo {
-            Todo::Nothing => {}
+            Todo::Nothing => self.end_the_dead(now),
             Todo::Unmount => run.fork(Task::Unmount, orders),
             Todo::NameHolders => orders.push(JobAction::NameHolders { lazily: false }),
-            Todo::Detach => {
+            // Without its daemon it is detached when nothing else of the tree is left.
+            Todo::Detach if self.exit.is_none() => {
                 orders.push(JobAction::NameHolders { lazily: true });
                 run.fork(Task::Detach, orders);
             }
-            Todo::EndTree => {
+            Todo::Detach | Todo::EndTree => {
                 let grace = match &self.state {
                     State::Unmounting(unmount) => unmount.grace(),
                     State::Preparing
                     | State::Starting
                     | State::Running
+                    | State::Vacating
                     | State::Ending(_)
                     | State::Detaching { .. }
                     | State::Ended => self.grace(),
@@ -464,29 +508,30 @@ impl Job {
                 self.timeout_at = None;
                 if let Some(run) = &mut self.run {
                     run.quit(orders);
-                    // Of a daemon that has ended nothing can be written out any more.
-                    if run.is_mounted() && self.exit.is_none() {
+                    if run.is_mounted() || self.cause == Some(Cause::Unmounted) {
                         self.told_ending = true;
                         orders.push(JobAction::TellEnding);
-                        run.fork(Task::Unmount, orders);
-                        self.state = State::Unmounting(Unmount::begin(now, grace));
-                        return;
-                    }
-                    // It has its time to write back what it holds, too.
-                    if self.cause == Some(Cause::Unmounted) {
-                        self.told_ending = true;
-                        orders.push(JobAction::TellEnding);
-                        let mut unmount = Unmount::begin(now, grace);
-                        unmount.gone(now);
-                        self.state = State::Unmounting(unmount);
-                        return;
+                        self.state = State::Vacating;
+                        return match run.is_mounted() {
+                            true => self.vacate(now, grace, orders),
+                            false => self.unmounted(now),
+                        };
                     }
                 }
                 self.state = State::Ending(self.ending(now, grace));
             }
+            State::Vacating => self.vacate(now, grace, orders),
             State::Unmounting(unmount) => unmount.hurry(now, grace),
             State::Ending(ending) => ending.hurry(now + grace),
             State::Detaching { .. } | State::Ended => {}
+        }
+    }
+
+    /// Begins to unmount, if nobody is left who could use it.
+    fn vacate(&mut self, now: Tick, grace: Duration, orders: &mut Vec<JobAction>) {
+        if let Some(run) = self.run.as_mut().filter(|_| self.vacated) {
+            run.fork(Task::Unmount, orders);
+            self.state = State::Unmounting(Unmount::begin(now, grace));
         }
     }
 
@@ -502,7 +547,7 @@ impl Job {
         match &self.state {
             State::Preparing | State::Starting | State::Running => self.end(now, cause, self.grace(), orders),
             State::Unmounting(unmount) => self.state = State::Ending(self.ending(now, unmount.grace())),
-            State::Ending(_) | State::Detaching { .. } | State::Ended => {}
+            State::Vacating | State::Ending(_) | State::Detaching { .. } | State::Ended => {}
         }
     }
 

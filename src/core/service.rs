@@ -76,6 +76,8 @@ struct Asked {
     grace: Option<Duration>,
     /// Its keeper knows.
     told: bool,
+    /// Nobody asked: it is over by itself, and is told when nobody is left who uses it.
+    by_itself: bool,
 }
 
 #[derive(Debug)]
@@ -184,8 +186,9 @@ impl Service {
     }
 
     fn ask(&mut self, cause: &Cause, grace: Option<Duration>) {
-        if self.job.is_some() && self.asked.is_none() {
-            self.asked = Some(Asked { cause: cause.clone(), grace, told: false });
+        if self.job.is_some() && self.asked.as_ref().is_none_or(|asked| asked.by_itself) {
+            let told = self.asked.as_ref().is_some_and(|asked| asked.told);
+            self.asked = Some(Asked { cause: cause.clone(), grace, told, by_itself: false });
         }
     }
 
@@ -419,6 +422,15 @@ impl Services {
 
     /// Its keeper has begun to end the run, asked or not.
     pub(in crate::core) fn ending(&mut self, now: Tick, job: JobId, orders: &mut Vec<Do>) {
+        self.begins_to_end(now, job);
+        if let Some(mount) = self.by_job(job).filter(|service| service.is_mount() && service.asked.is_none()) {
+            let cause = Cause::Unmounted;
+            mount.asked = Some(Asked { cause, grace: None, told: false, by_itself: true });
+        }
+        self.advance(now, orders);
+    }
+
+    fn begins_to_end(&mut self, now: Tick, job: JobId) {
         let Some(service) = self.by_job(job) else { return };
         if service.state == State::Ready && now.since(service.since) >= service.config.backoff.reset_after {
             (service.ends, service.failures) = (0, 0);
@@ -433,7 +445,6 @@ impl Services {
             let cause = Cause::DependencyFailed { name };
             let users = self.list.iter_mut().filter(|service| users.contains(&service.config.name));
             users.for_each(|service| service.ask(&cause, None));
-            self.advance(now, orders);
         }
     }
 
@@ -447,10 +458,10 @@ impl Services {
         orders: &mut Vec<Do>,
     ) {
         let Some(index) = self.list.iter().position(|service| service.job == Some(job)) else { return };
-        self.ending(now, job, orders);
+        self.begins_to_end(now, job);
         let service = &mut self.list[index];
         service.job = None;
-        let asked = service.asked.take();
+        let asked = service.asked.take().filter(|asked| !asked.by_itself);
         let clean = exit == Some(Exit::Code(0)) && cause == Cause::Exited;
         // It was to say when it is ready, and others rely on that.
         let unready = clean && !service.was_ready && service.config.run.ready != Ready::Started;

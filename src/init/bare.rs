@@ -9,7 +9,7 @@ use std::{
 
 use super::control::Control;
 use crate::{
-    base::{Exit, Pgid, Pid, Signal},
+    base::{Exit, Pid, Signal},
     core::{Forwarding, Relay, relay},
     init::Plan,
     proto::Sender,
@@ -95,11 +95,10 @@ impl Bare {
                     .forwarding
                     .becomes(arrived.signal)
                     .filter(|_| matches!(relay, Relay::Forward | Relay::ForwardAndStop));
-                let group = Pgid::led_by(main).filter(|_| !self.forwarding.to_main_only);
-                let _ = match (sent, group) {
-                    (Some(signal), Some(group)) => signals::send_group(group, signal),
-                    (Some(signal), None) => signals::send(main, signal),
-                    (None, _) => Ok(()),
+                let _ = match sent {
+                    Some(signal) if self.forwarding.to_main_only => signals::send(main, signal),
+                    Some(signal) => signals::send_to_led(main, signal),
+                    None => Ok(()),
                 };
             }
         }

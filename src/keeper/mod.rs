@@ -256,7 +256,11 @@ impl Keeper<'_> {
             JobAction::Signal(pid, signal) => report(signals::send(pid, signal), job, signal, pid),
             JobAction::SignalGroup(group, signal) => {
                 if let Some(leader) = Pid::new(group.get()) {
-                    report(signals::send_group(group, signal), job, signal, leader);
+                    let sent = match self.job.command() == Some(leader) {
+                        true => signals::send_to_led(leader, signal),
+                        false => signals::send_group(group, signal),
+                    };
+                    report(sent, job, signal, leader);
                 }
             }
             JobAction::Report { exit, cause, left } => {

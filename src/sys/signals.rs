@@ -155,6 +155,16 @@ pub fn send_group(group: Pgid, signal: Signal) -> io::Result<()> {
     kill(-group.get(), signal.get())
 }
 
+/// Sends a signal to the group that a child of ours leads, or to the child alone where it has not come to make its group
+/// since it was forked. Not for one that was reaped: its number may be somebody else's.
+pub fn send_to_led(leader: Pid, signal: Signal) -> io::Result<()> {
+    match Pgid::led_by(leader).map(|group| send_group(group, signal)) {
+        Some(Err(error)) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+        Some(Ok(())) => Ok(()),
+        Some(Err(_)) | None => send(leader, signal),
+    }
+}
+
 /// Sends a signal to one or to all of a group.
 pub fn send_to(whom: Whom, signal: Signal) -> io::Result<()> {
     match whom {

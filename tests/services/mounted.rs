@@ -69,7 +69,7 @@ fn can() -> bool {
 
 /// What writes, and when it is asked to end writes once more.
 const WRITER: &str =
-    "n=0; w() { echo $n > @/mnt/service$n && echo $n >> @/said; n=$((n+1)); }; w || echo bad >> @/errors
+    "n=0; w() { echo $n > @/mnt/service$n && echo $n >> @/said && n=$((n+1)); }; w || echo bad >> @/errors
     trap 'w || echo bad >> @/errors; exit 0' TERM; while :; do sleep 600 & wait $!; done";
 
 #[test]
@@ -89,7 +89,7 @@ fn a_hundred_stops(rounds: u32) {
             ));
             services.until_state("it", "ready");
             assert!(is_mounted(&services.path("mnt")));
-            let job = "n=0; w() { echo $n > mnt/job$n && echo $n >> saidjob; n=$((n+1)); }; w || echo bad >> errors
+            let job = "n=0; w() { echo $n > mnt/job$n && echo $n >> saidjob && n=$((n+1)); }; w || echo bad >> errors
                 trap 'w || echo bad >> errors; exit 0' TERM; touch up; while :; do sleep 600 & wait $!; done";
             let here = services.init.scratch.path().to_str().unwrap().to_string();
             services.init.must(&["exec", "-d", "-w", &here, "--", "sh", "-c", job]);
@@ -175,12 +175,41 @@ fn a_mount_is_stopped_and_started_with_its_users() {
         assert_eq!((services.state("vol").as_str(), services.state("it").as_str()), ("stopped", "waiting"));
         services.init.must(&["start", "it"]);
         assert!(is_mounted(&services.path("mnt")));
+        assert_eq!(services.text("errors"), "");
         // Its server dies: the dead mount goes, and another one comes.
         run("kill", &["-9", &services.pid("vol").to_string()]);
         services.until_info("vol", "back", |info| info["restarts"] == 1 && info["state"] == "ready");
         services.init.must(&["exec", "--", "ls", services.path("mnt").to_str().unwrap()]);
-        assert_eq!(services.text("errors"), "");
         assert_eq!(services.end().0, 0);
+    });
+}
+
+/// What its users write when they are asked to end is refused by the dead mount, and does not go beneath it.
+#[test]
+fn nobody_writes_beneath_a_mount_whose_server_dies() {
+    if !can() {
+        return;
+    }
+    apart(|| {
+        let services = Supervised::begin(&format!(
+            "{}backoff = {{ initial = '10ms' }}\n[service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{WRITER}'''",
+            daemon()
+        ));
+        services.until_state("it", "ready");
+        services.until_text("said", "0\n");
+        run("kill", &["-9", &services.pid("vol").to_string()]);
+        services.until_info("it", "back", |info| info["restarts"] == 1 && info["state"] == "ready");
+        assert_eq!(
+            (services.text("errors").as_str(), services.text("said").as_str()),
+            ("bad\n", "0\n0\n"),
+            "its last write"
+        );
+        services.init.must(&["stop", "vol"]);
+        let beneath: Vec<_> = fs::read_dir(services.path("mnt")).unwrap().collect();
+        assert!(beneath.is_empty() && !is_mounted(&services.path("mnt")), "{beneath:?}");
+        let (code, log) = services.end();
+        assert_eq!(code, 0);
+        assert!(!log.iter().any(|line| line.contains("lazily")), "{log:?}");
     });
 }
 

@@ -617,30 +617,91 @@ fn a_mount_that_is_held_is_detached_and_a_daemon_that_does_not_end_is_asked_then
 }
 
 #[test]
-fn a_daemon_that_dies_leaves_no_mount() {
-    for stopped in [false, true] {
+fn a_mount_that_is_over_by_itself_is_left_until_its_users_have_ended() {
+    for dies in [true, false] {
         let mut bench = mounted();
-        if stopped {
-            bench.stop();
+        bench.step(JobEvent::Noted(Note::Watchdog(s(1))));
+        bench.take();
+        match dies {
+            true => bench.step(JobEvent::Reaped(pid(COMMAND), Exit::Signal(Signal::KILL))),
+            false => bench.step(JobEvent::Noted(Note::Trigger)),
+        }
+        bench.step(JobEvent::Alone);
+        bench.pass(100_000);
+        assert_eq!((bench.take(), bench.job.deadline()), (vec![JobAction::TellEnding], None), "{dies}");
+        bench.stop();
+        assert_eq!(bench.take(), [JobAction::Fork(Task::Unmount)]);
+        bench.ends(BUSY);
+        assert_eq!(bench.take(), [JobAction::NameHolders { lazily: false }]);
+        bench.pass(100);
+        bench.step(JobEvent::Mounted(None));
+        bench.ends(0);
+        let cause = match dies {
+            true => {
+                bench.step(JobEvent::Alone);
+                Cause::Unknown
+            }
+            // It has its time to write back what it holds.
+            false => {
+                bench.pass(4000);
+                assert_eq!(bench.take(), [JobAction::Fork(Task::Unmount)]);
+                bench.command_ends();
+                Cause::WatchdogTriggered
+            }
+        };
+        assert_eq!(bench.cause(), Some(cause));
+        assert_eq!(bench.job.deadline(), None);
+    }
+}
+
+#[test]
+fn a_mount_that_is_over_and_that_somebody_else_unmounts_is_over_at_once() {
+    let mut bench = mounted();
+    bench.step(JobEvent::Reaped(pid(COMMAND), Exit::Code(3)));
+    bench.step(JobEvent::Alone);
+    bench.take();
+    bench.step(JobEvent::Mounted(None));
+    bench.step(JobEvent::Tick);
+    assert_eq!(bench.take(), [JobAction::Look], "what its daemon has left ends now");
+    bench.step(JobEvent::Alone);
+    assert_eq!(bench.cause(), Some(Cause::Exited));
+}
+
+#[test]
+fn a_daemon_that_dies_leaves_no_mount() {
+    // While it is unmounted, and before.
+    for early in [false, true] {
+        let mut bench = mounted();
+        if early {
+            bench.step(JobEvent::Reaped(pid(COMMAND), Exit::Signal(Signal::KILL)));
+        }
+        bench.stop();
+        bench.ends(BUSY);
+        if early {
+            bench.pass(4999);
             bench.ends(BUSY);
+            bench.pass(1);
+        } else {
+            bench.step(JobEvent::Reaped(pid(COMMAND), Exit::Signal(Signal::KILL)));
         }
         bench.take();
-        bench.step(JobEvent::Reaped(pid(COMMAND), Exit::Signal(Signal::KILL)));
         bench.step(JobEvent::Alone);
         assert_eq!(bench.take(), [JobAction::NameHolders { lazily: true }, JobAction::Fork(Task::Detach)]);
         bench.step(JobEvent::Alone);
         bench.ends(0);
-        let cause = if stopped { Cause::Stopped { by: None } } else { Cause::Unknown };
+        let cause = if early { Cause::Unknown } else { Cause::Stopped { by: None } };
         assert_eq!(bench.cause(), Some(cause));
         assert_eq!(bench.job.deadline(), None);
     }
     // One that cannot even be detached is not waited for.
     let mut bench = mounted();
+    bench.stop();
+    bench.ends(BUSY);
     bench.command_ends();
     bench.pass(1999);
     assert_eq!(bench.finished(), None);
     bench.pass(1);
-    assert_eq!(bench.cause(), Some(Cause::Exited));
+    assert_eq!(bench.cause(), Some(Cause::Stopped { by: None }));
 }
 
 #[test]

@@ -69,6 +69,11 @@ impl Unmount {
         self.grace
     }
 
+    /// It is unmounted.
+    pub(in crate::core) fn is_flushing(&self) -> bool {
+        self.state == State::Flushing
+    }
+
     pub(in crate::core) fn deadline(&self) -> Tick {
         match self.state {
             State::Busy { again } => again.min(self.until),

@@ -365,12 +365,24 @@ fn who_uses_a_mount_whose_server_dies_starts_again_with_it() {
     let job = bench.job("gcs");
     bench.with(|services, now, orders| services.ending(now, job, orders));
     assert_eq!(bench.said(), ["end ray"]);
+    // The mount itself goes when nobody could write beneath it.
+    bench.ended("ray", GOOD);
+    assert_eq!(bench.said(), ["end gcs"]);
     bench.ended("gcs", BAD);
     assert_eq!(bench.said(), ["gcs backoff 1000"]);
-    bench.ended("ray", GOOD);
     bench.tick(1000);
     bench.ready("gcs");
     assert_eq!(bench.said(), ["run gcs", "gcs ready", "run ray"]);
+    // Nobody uses it; and with a restart, no backoff.
+    let mut bench = Bench::new(vec![mount("gcs")]);
+    bench.ready("gcs");
+    let job = bench.job("gcs");
+    bench.said();
+    bench.with(|services, now, orders| services.ending(now, job, orders));
+    assert_eq!(bench.said(), ["end gcs"]);
+    bench.restart("gcs");
+    bench.ended("gcs", BAD);
+    assert_eq!(bench.said(), ["run gcs"]);
 }
 
 #[test]

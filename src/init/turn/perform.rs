@@ -11,7 +11,7 @@ use std::{
 
 use super::{Keeper, Turn};
 use crate::{
-    base::{Errno, ExecFailure, Exit, GRACE, JobId, Name, Pid, RequestId, Set, Signal, Subject},
+    base::{Errno, ExecFailure, Exit, GRACE, JobId, Name, Pgid, Pid, RequestId, Set, Signal, Subject},
     core::{Action, Event, Level, Source},
     init::{
         Sync,
@@ -68,9 +68,14 @@ impl Turn<'_> {
             Action::Status(to) => self.status(to),
             Action::ListServices(to) => self.list_services(to),
             Action::Reload => self.reload(),
-            Action::SignalGroup(group, signal) => report(signals::send_group(group, signal), || {
-                format!("cannot send {signal} to process group {}", group.get())
-            }),
+            Action::SignalGroup(group, signal) => {
+                let is_led = |main: &Pid| self.main_exit.is_none() && Pgid::led_by(*main) == Some(group);
+                let sent = match self.core.main_pid().filter(is_led) {
+                    Some(main) => signals::send_to_led(main, signal),
+                    None => signals::send_group(group, signal),
+                };
+                report(sent, || format!("cannot send {signal} to process group {}", group.get()));
+            }
             Action::Signal(pid, signal) => {
                 report(signals::send(pid, signal), || format!("cannot send {signal} to pid {pid}"));
             }
@@ -504,7 +509,6 @@ impl Turn<'_> {
 
     /// One helper for each volume, so that one that hangs holds up no other.
     fn sync(&mut self) {
-        let in_vain = |error: &std::io::Error| format!("volumes were not synced: {}", crate::sys::errno(error));
         if self.to_sync.is_none() {
             let volumes = match self.plan.sync {
                 Sync::None => Ok(Vec::new()),
@@ -514,8 +518,10 @@ impl Turn<'_> {
             let mut volumes = match volumes {
                 Ok(volumes) => volumes,
                 Err(error) if is_shortage(&error) && self.tries_again() => return self.later(Action::Sync),
+                // No volume has said that it lacks something: main's code stands.
                 Err(error) => {
-                    self.facts.push_back(Event::Synced { volume: String::new(), error: Some(in_vain(&error)) });
+                    let reason = crate::sys::errno(&error);
+                    log::warn!("cannot see which volumes are to be synced, so none is: no usable /proc ({reason})");
                     Vec::new()
                 }
             };
@@ -538,7 +544,9 @@ impl Turn<'_> {
                 }
                 Err(error) => {
                     let volume = helper::volume_name(&volume);
-                    self.facts.push_back(Event::Synced { volume, error: Some(in_vain(&error)) });
+                    let error =
+                        format!("{volume} was not synced: no helper could be had: {}", crate::sys::errno(&error));
+                    self.facts.push_back(Event::Synced { volume, error: Some(error) });
                 }
             }
         }
