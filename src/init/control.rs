@@ -98,14 +98,22 @@ impl Control {
         check(&dir)?;
         let Some(lock) = dir.lock()? else { return Err(Unusable::Taken) };
         // What a dead init left: its FIFO has no reader any more, its requests no keeper.
-        make_way_for_fifo(&dir)?;
+        if !made {
+            make_way_for_fifo(&dir)?;
+        }
         let is_new = dir.make_dir(files::REQUESTS)?;
-        let requests = directory(&dir, files::REQUESTS)?;
+        let unusable =
+            |name: &str, error: io::Error| Unusable::Because(format!("{name} in it: {}", crate::sys::errno(&error)));
+        let requests = dir.dir(files::REQUESTS).map_err(|error| unusable(files::REQUESTS, error))?;
         if !is_new {
             remove_requests(&requests);
         }
-        if !dir.make_dir(files::JOBS)? {
-            directory(&dir, files::JOBS)?;
+        // The first record makes it. One that is there must be one that can be had.
+        if !made
+            && let Err(error) = dir.dir(files::JOBS)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(unusable(files::JOBS, error));
         }
         dir.make_fifo(files::CONTROL)?;
         let fifo = dir.open_fifo(files::CONTROL, Access::Both, None)?;
@@ -144,7 +152,7 @@ impl Control {
     /// Writes a record.
     pub(super) fn keep_record(&self, record: &Record) {
         let name = record.job.to_string();
-        let written = self.dir.dir(files::JOBS).and_then(|jobs| {
+        let written = self.dir.dir_or_new(files::JOBS).and_then(|jobs| {
             let _ = jobs.remove_tree(&name);
             jobs.make_dir(&name)?;
             jobs.dir(&name)?.write_file(files::RECORD, &record.to_json())
@@ -168,10 +176,8 @@ impl Control {
             let _ = self.dir.remove_dir(files::REQUESTS);
         }
         if self.made {
-            if self.dir.remove_dir(files::JOBS).is_err() {
-                if let Ok(jobs) = self.dir.dir(files::JOBS) {
-                    jobs.names().unwrap_or_default().iter().for_each(|job| keeper::remove_kept(&jobs, job));
-                }
+            if let Ok(jobs) = self.dir.dir(files::JOBS) {
+                jobs.names().unwrap_or_default().iter().for_each(|job| keeper::remove_kept(&jobs, job));
                 let _ = self.dir.remove_tree(files::JOBS);
             }
             let _ = std::fs::remove_dir(&self.path);
@@ -210,11 +216,6 @@ fn check(dir: &Dir) -> Result<(), Unusable> {
 fn is_on_root(dir: &Dir) -> bool {
     let root = Dir::open(Path::new("/")).and_then(|root| root.device());
     root.is_ok_and(|root| dir.device().is_ok_and(|device| device == root))
-}
-
-/// A directory of ours in the control directory, which may have been there already.
-fn directory(dir: &Dir, name: &str) -> Result<Dir, Unusable> {
-    dir.dir(name).or_else(|error| because(format!("{name} in it: {}", crate::sys::errno(&error))))
 }
 
 /// What a dead init or client left: its keeper is dead, too. Whatever else somebody has put there stays.

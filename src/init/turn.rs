@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Plan,
+    Plan, Sync,
     bare::{self, Bare},
     control::{self, Control},
     helper::Helper,
@@ -29,7 +29,7 @@ use crate::{
     sys::{
         clock, fd,
         link::{Link, Received},
-        memory,
+        memory, mount,
         outlet::Outlet,
         poll::Poller,
         process,
@@ -47,8 +47,8 @@ const FIFO_BUFFER: usize = 4096;
 /// An init that gives up waits so long for its log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
-/// When nothing has happened for so long, there is time to count what the OOM killer did before.
-const FIRST_COUNT: Duration = Duration::from_millis(20);
+/// When nothing has happened for so long, there is time for what main's start and a quick end need not wait for.
+const FIRST_REST: Duration = Duration::from_millis(20);
 
 /// A keeper, while it lives.
 #[derive(Debug)]
@@ -107,6 +107,8 @@ pub(super) struct Turn<'a> {
     /// What it had counted at our start.
     oom_kills: u64,
     main_record: Option<Record>,
+    /// Mounts that need not be synced.
+    local: mount::Local,
     /// Volumes whose helpers are still to be forked.
     to_sync: Option<Vec<inspect::Volume>>,
     /// Writes our log to a volume that may hang (see [`stderr::hand_over`]).
@@ -223,6 +225,7 @@ impl<'a> Turn<'a> {
             oom: OnceCell::new(),
             oom_kills: 0,
             main_record: None,
+            local: mount::Local::default(),
             to_sync: None,
             writer: None,
             facts: VecDeque::new(),
@@ -256,9 +259,7 @@ impl<'a> Turn<'a> {
         self.reap();
         self.until_quiet();
         let mut ready = Vec::new();
-        // A container's own memory group has been made for it, so nobody was killed in it before; but not its PID 1, we
-        // are one of many. What main does first is not to wait for this count.
-        let mut has_counted = process::me() == Pid::INIT && !self.plan.pid_namespace;
+        let mut has_prepared = false;
         loop {
             if let Some(code) = self.code {
                 return End::Over(code);
@@ -268,16 +269,16 @@ impl<'a> Turn<'a> {
             }
             let deadline = self.core.deadline().into_iter().chain(self.again_at).min();
             let mut timeout = deadline.map(|deadline| deadline.since(clock::now()));
-            if !has_counted {
-                timeout = Some(timeout.map_or(FIRST_COUNT, |timeout| timeout.min(FIRST_COUNT)));
+            if !has_prepared {
+                timeout = Some(timeout.map_or(FIRST_REST, |timeout| timeout.min(FIRST_REST)));
             }
             ready.clear();
             if let Err(error) = self.poller.wait(timeout, |token| ready.extend(Token::unpack(token))) {
                 log::error!("cannot wait for events: {error}");
             }
-            if !has_counted && ready.is_empty() {
-                has_counted = true;
-                self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
+            if !has_prepared && ready.is_empty() {
+                has_prepared = true;
+                self.prepare();
             }
             // The order of `Token`'s declaration: signals and ends, then keepers, the FIFO last.
             ready.sort_unstable();
@@ -294,6 +295,18 @@ impl<'a> Turn<'a> {
                 }
                 self.until_quiet();
             }
+        }
+    }
+
+    /// What takes time now and would take more later.
+    fn prepare(&mut self) {
+        // A container's own memory group has been made for it, so nobody was killed in it before; but not its PID 1, we
+        // are one of many.
+        if process::me() != Pid::INIT || self.plan.pid_namespace {
+            self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
+        }
+        if self.plan.sync == Sync::Auto {
+            self.local.is_every_mount();
         }
     }
 
@@ -344,6 +357,7 @@ impl<'a> Turn<'a> {
         own.extend(self.keepers.values().map(|keeper| keeper.link.fd().as_raw_fd()));
         own.extend(self.terminal.iter().map(AsRawFd::as_raw_fd));
         own.extend(self.stdout.iter().map(Outlet::raw_fd));
+        own.extend(self.oom.get().into_iter().flatten().map(inspect::OomCounter::raw_fd));
         fd::close_all_but(&own);
         fd::detach_stdio();
         match stderr::hand_over() {
@@ -513,6 +527,8 @@ impl<'a> Turn<'a> {
         }
     }
 
+    // In a frame of its own: keepers live below the loop's.
+    #[inline(never)]
     fn take_lines(&mut self) {
         let Some(control) = self.control else { return };
         let mut buffer = [0; FIFO_BUFFER];

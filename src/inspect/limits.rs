@@ -1,7 +1,11 @@
 //! What a control group allows and has counted, version 1 and 2.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -83,10 +87,12 @@ pub(super) fn own(controller: &str) -> Option<Group> {
 }
 
 /// Where the kernel counts whom its OOM killer has ended in our memory group.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct OomCounter {
     group: Group,
     version: u8,
+    /// Kept open: every job asks twice.
+    file: File,
 }
 
 impl OomCounter {
@@ -94,22 +100,33 @@ impl OomCounter {
     pub fn find() -> Option<OomCounter> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = mounts::parse(&super::whole("/proc/self/mountinfo").ok()?);
-        let v2 = Group::find(&groups, &mounts, "").filter(|group| group.has("memory.events"));
-        let v1 = || Group::find(&groups, &mounts, "memory").filter(|group| group.has("memory.oom_control"));
-        v2.map(|group| OomCounter { group, version: 2 }).or_else(|| Some(OomCounter { group: v1()?, version: 1 }))
+        let v2 = Group::find(&groups, &mounts, "").and_then(|group| OomCounter::of(group, 2));
+        v2.or_else(|| OomCounter::of(Group::find(&groups, &mounts, "memory")?, 1))
     }
 
     /// That of a group of this version.
-    pub fn at(path: &Path, version: u8) -> OomCounter {
+    pub fn at(path: &Path, version: u8) -> Option<OomCounter> {
         let is_group = |path: &&Path| path.join("cgroup.procs").exists();
         let top = path.ancestors().take_while(is_group).last().unwrap_or(path);
-        OomCounter { group: Group { path: path.into(), top: top.into() }, version }
+        OomCounter::of(Group { path: path.into(), top: top.into() }, version)
+    }
+
+    fn of(group: Group, version: u8) -> Option<OomCounter> {
+        let name = if version == 2 { "memory.events" } else { "memory.oom_control" };
+        let file = crate::sys::fd::open(&group.path.join(name)).ok()?;
+        Some(OomCounter { group, version, file })
+    }
+
+    /// Its descriptor.
+    pub fn raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     /// How many it has killed since the group was made. The counter grows before the signal is sent.
     pub fn kills(&self) -> u64 {
-        let file = if self.version == 2 { "memory.events" } else { "memory.oom_control" };
-        self.group.field(file, "oom_kill").unwrap_or(0)
+        let mut buffer = [0; 1024];
+        let count = self.file.read_at(&mut buffer, 0).unwrap_or(0);
+        field(&String::from_utf8_lossy(&buffer[..count]), "oom_kill").unwrap_or(0)
     }
 
     /// The limit that they ran into, bytes; `None` if there is none.
@@ -159,7 +176,7 @@ impl Group {
 
     /// The value behind a word in a file of `word value` lines.
     fn field(&self, file: &str, word: &str) -> Option<u64> {
-        self.text(file)?.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok())
+        field(&self.text(file)?, word)
     }
 
     /// The least of what this group and those above it say.
@@ -229,6 +246,10 @@ impl Group {
             throttled_us: self.field("cpu.stat", "throttled_time").map(|nanoseconds| nanoseconds / 1000),
         }
     }
+}
+
+fn field(text: &str, word: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 #[cfg(test)]

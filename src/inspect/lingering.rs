@@ -6,7 +6,7 @@ use super::{Unseen, holders::threads};
 use crate::base::Process;
 
 /// Descriptors that one look reads. To read more would cost as much as to take it for granted.
-const MOST: u32 = 4096;
+const MOST: u32 = 16_384;
 
 /// Notes of each process whether it has a ring or descriptors in flight, or whether that cannot be seen. Not seen is a
 /// ring without a descriptor (`IORING_SETUP_REGISTERED_FD_ONLY`).

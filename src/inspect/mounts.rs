@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::mount::is_remote;
+use crate::sys::mount::{self, is_remote};
 
 /// One mount of a mount namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -120,7 +120,10 @@ pub fn volumes() -> std::io::Result<Vec<Volume>> {
 }
 
 /// Those of them that are remote. For an init that leaves: what is not, costs no more than a look at its kind.
-pub fn remote_volumes() -> std::io::Result<Vec<Volume>> {
+pub fn remote_volumes(local: &mut mount::Local) -> std::io::Result<Vec<Volume>> {
+    if local.is_every_mount() == Some(true) {
+        return Ok(Vec::new());
+    }
     let text = super::whole("/proc/self/mountinfo")?;
     let lines = text.split(|b| *b == b'\n').filter(|line| kind(line).is_some_and(is_remote));
     Ok(lines.filter_map(line).filter_map(|mount| mount.volume()).collect())

@@ -32,7 +32,7 @@ impl<'a> Keeper<'a> {
         signals: Signals,
         request: Request,
         client: &mut Client,
-    ) -> Result<Keeper<'a>, Refusal> {
+    ) -> Result<Box<Keeper<'a>>, Refusal> {
         let words: Vec<CString> = request.command.iter().filter_map(|word| CString::new(word.0.clone()).ok()).collect();
         let cwd = request.cwd.as_ref().map(|cwd| start.cwd.join(cwd.os()));
         let mut own: Vec<Vec<u8>> = request.env.iter().map(|entry| entry.0.clone()).collect();
@@ -103,7 +103,7 @@ impl<'a> Keeper<'a> {
             heartbeat: request.heartbeat().filter(|_| !request.detach),
             own_group: process::group(),
         };
-        let mut keeper = Keeper {
+        let mut keeper = Box::new(Keeper {
             job: Job::new(config, process::me()),
             reply: client.reply.take(),
             outcome: Some(spawned.outcome),
@@ -122,7 +122,7 @@ impl<'a> Keeper<'a> {
             started,
             oom_kills: (oom_kills, oom_kills),
             beat: (started.1, Duration::ZERO),
-        };
+        });
         keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
         Ok(keeper)
     }
@@ -133,7 +133,7 @@ impl<'a> Keeper<'a> {
         signals: Signals,
         request: Request,
         mut service: Service<'a>,
-    ) -> Keeper<'a> {
+    ) -> Box<Keeper<'a>> {
         let config = JobConfig {
             timeout: None,
             grace: service.run().stop.grace,
@@ -146,7 +146,7 @@ impl<'a> Keeper<'a> {
         let group = service.take_group();
         let oom = group.as_ref().and_then(Cgroup::oom).or(start.oom);
         let oom_kills = oom.map_or(0, inspect::OomCounter::kills);
-        let mut keeper = Keeper {
+        let mut keeper = Box::new(Keeper {
             job: Job::service(config, process::me(), service.run().clone()),
             reply: None,
             outcome: None,
@@ -165,7 +165,7 @@ impl<'a> Keeper<'a> {
             started,
             oom_kills: (oom_kills, oom_kills),
             beat: (started.1, Duration::ZERO),
-        };
+        });
         keeper.tell(&Notice::Command(command_text(&keeper.request.command)));
         keeper
     }

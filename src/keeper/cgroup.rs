@@ -157,7 +157,7 @@ fn make_below(
             write(&directory.join(file), value).map_err(cannot)?;
         }
         if limit.controller == "memory" {
-            made.oom = Some(OomCounter::at(&directory, if v2.is_some() { 2 } else { 1 }));
+            made.oom = OomCounter::at(&directory, if v2.is_some() { 2 } else { 1 });
         }
     }
     Ok(made)

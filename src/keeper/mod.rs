@@ -111,27 +111,7 @@ pub fn run(start: Start) -> u8 {
         }
     }
     let mut client = Client::default();
-    // The reply first: whatever fails afterwards can be said.
-    let served = load(&start, &mut client).and_then(|(request, place)| {
-        // Who copies a service's output is not below us: it is to end after us.
-        let service = match &start.source {
-            Source::Service(run) => Some(Service::open(&start, run)?),
-            Source::Request(_) | Source::Words(_) => None,
-        };
-        let signals = process::become_subreaper().and_then(|()| Signals::some(&[Signal::CHLD]));
-        let signals = signals.map_err(refuse("keep a job"))?;
-        let keeper = match service {
-            Some(service) => Keeper::begin_service(&start, signals, request, service),
-            None => Keeper::begin(&start, signals, request, &mut client)?,
-        };
-        // What nobody waits for, while the command is being executed.
-        if let Some(place) = place {
-            place.remove();
-        }
-        record::prune(&start);
-        Ok(keeper)
-    });
-    match served {
+    match begin(&start, &mut client) {
         Ok(mut keeper) => keeper.run(),
         Err(Refusal(cause)) => {
             if let (Some(reply), Cause::Refused { reason }) = (&client.reply, &cause) {
@@ -145,6 +125,30 @@ pub fn run(start: Start) -> u8 {
         }
     }
     0
+}
+
+/// In a frame of its own: below a larger one a keeper would need more of its own memory for as long as it lives.
+#[inline(never)]
+fn begin<'a>(start: &'a Start<'a>, client: &mut Client) -> Result<Box<Keeper<'a>>, Refusal> {
+    // The reply first: whatever fails afterwards can be said.
+    let (request, place) = load(start, client)?;
+    // Who copies a service's output is not below us: it is to end after us.
+    let service = match &start.source {
+        Source::Service(run) => Some(Service::open(start, run)?),
+        Source::Request(_) | Source::Words(_) => None,
+    };
+    let signals = process::become_subreaper().and_then(|()| Signals::some(&[Signal::CHLD]));
+    let signals = signals.map_err(refuse("keep a job"))?;
+    let keeper = match service {
+        Some(service) => Keeper::begin_service(start, signals, request, service),
+        None => Keeper::begin(start, signals, request, client)?,
+    };
+    // What nobody waits for, while the command is being executed.
+    if let Some(place) = place {
+        place.remove();
+    }
+    record::prune(start);
+    Ok(keeper)
 }
 
 fn refuse(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Refusal {

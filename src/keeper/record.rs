@@ -90,7 +90,7 @@ pub fn remove_kept(jobs: &Dir, job: &str) {
 /// The job's directory.
 pub(super) fn make_job_directory(start: &Start) -> std::io::Result<Dir> {
     let control = start.control.ok_or(std::io::ErrorKind::NotFound)?;
-    let jobs = control.dir(files::JOBS)?;
+    let jobs = control.dir_or_new(files::JOBS)?;
     let name = start.job.to_string();
     jobs.make_dir(&name)?;
     jobs.dir(&name)

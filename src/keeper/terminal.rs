@@ -96,6 +96,7 @@ impl Terminal {
     }
 
     /// The latest size is what counts.
+    #[inline(never)]
     fn take_size(&mut self) {
         let mut buffer = [0; 4096];
         match self.resize.as_ref().map(|resize| fd::read(resize, &mut buffer)) {
@@ -120,6 +121,8 @@ impl Terminal {
         }
     }
 
+    // In a frame of its own: it is large, and most keepers have no terminal.
+    #[inline(never)]
     fn pass_keys_on(&mut self) {
         if self.typed.is_empty() {
             let mut buffer = [0; BUFFER];

@@ -62,6 +62,14 @@ impl Dir {
         made(mkdirat(&self.0, name, DIRECTORY))
     }
 
+    /// A directory in this one, made if it is not there.
+    pub fn dir_or_new(&self, name: &str) -> io::Result<Dir> {
+        self.dir(name).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.make_dir(name).and_then(|_| self.dir(name)),
+            _ => Err(error),
+        })
+    }
+
     /// Its descriptor.
     pub fn fd(&self) -> &OwnedFd {
         &self.0

@@ -30,6 +30,83 @@ pub fn is_remote(kind: &str) -> bool {
         || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
 }
 
+/// What `listmount(2)` and `statmount(2)` are asked (`struct mnt_id_req` of `linux/mount.h`, its first size).
+#[repr(C)]
+struct MountRequest {
+    _size: u32,
+    _spare: u32,
+    _mount: u64,
+    /// Of `statmount`, which fields; of `listmount`, after which mount.
+    _param: u64,
+}
+
+/// What `statmount(2)` says, as far as it is of interest (`struct statmount`).
+#[repr(C)]
+#[derive(Default)]
+struct MountStatus {
+    _size: u32,
+    _options: u32,
+    mask: u64,
+    _device: [u32; 2],
+    magic: u64,
+}
+
+/// Their numbers, which all architectures but alpha share (`asm-generic/unistd.h`).
+const SYS_STATMOUNT: libc::c_long = 457;
+const SYS_LISTMOUNT: libc::c_long = 458;
+/// Every mount that our root shows.
+const LSMT_ROOT: u64 = u64::MAX;
+/// The filesystem's device and magic number.
+const STATMOUNT_SB_BASIC: u64 = 1;
+/// Mounts that are asked for one by one; more are read faster from `/proc/self/mountinfo`.
+const FEW: usize = 256;
+
+impl MountRequest {
+    fn new(mount: u64, param: u64) -> MountRequest {
+        MountRequest { _size: size_of::<MountRequest>() as u32, _spare: 0, _mount: mount, _param: param }
+    }
+}
+
+/// The mounts of which it is known that they are local: a mount's id is never given again.
+#[derive(Debug, Default)]
+pub struct Local {
+    known: Vec<u64>,
+}
+
+impl Local {
+    /// Whether every mount is; `None` where the kernel does not say it so (before Linux 6.8, or forbidden by seccomp). Asks
+    /// no filesystem, and takes a fifth of the time of a look at `/proc/self/mountinfo`, the second time a fiftieth.
+    pub fn is_every_mount(&mut self) -> Option<bool> {
+        let mut ids = [0u64; FEW];
+        let request = MountRequest::new(LSMT_ROOT, 0);
+        // SAFETY: `request` is valid for reading and `ids` for writing.
+        let count = unsafe { libc::syscall(SYS_LISTMOUNT, &request, ids.as_mut_ptr(), FEW, 0) };
+        let ids = ids.get(..usize::try_from(count).ok()?).filter(|ids| (1..FEW).contains(&ids.len()))?;
+        for id in ids {
+            if !self.known.contains(id) {
+                if remote_name(magic(*id)?).is_some() {
+                    return Some(false);
+                }
+                self.known.push(*id);
+            }
+        }
+        Some(true)
+    }
+}
+
+/// The magic number of the filesystem of this mount.
+fn magic(mount: u64) -> Option<u32> {
+    let request = MountRequest::new(mount, STATMOUNT_SB_BASIC);
+    let mut status = MountStatus::default();
+    // SAFETY: `request` is valid for reading and `status` for writing, of this size.
+    let result = unsafe { libc::syscall(SYS_STATMOUNT, &request, &mut status, size_of::<MountStatus>(), 0) };
+    (result == 0 && status.mask & STATMOUNT_SB_BASIC != 0).then_some(status.magic as u32)
+}
+
+fn remote_name(number: u32) -> Option<&'static str> {
+    REMOTE.iter().find(|(magic, _)| *magic == number).map(|(_, name)| *name)
+}
+
 /// Whether `fd` is a file on a filesystem that may hang, or on one that this mount namespace does not show. Asks
 /// no filesystem: the attributes are those that the kernel has (`AT_STATX_DONT_SYNC`).
 pub fn may_hang(fd: impl AsFd) -> bool {
@@ -55,7 +132,7 @@ pub fn may_hang(fd: impl AsFd) -> bool {
 /// The name of the network or FUSE filesystem that `fd` is on; `None` if it is local. May block if that hangs.
 pub fn remote_kind(fd: impl AsFd) -> io::Result<Option<&'static str>> {
     let kind = nix::sys::statfs::fstatfs(fd)?.filesystem_type().0 as u32;
-    Ok(REMOTE.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name))
+    Ok(remote_name(kind))
 }
 
 /// Where fusectl is mounted, with a directory for each connection of the whole machine.
@@ -138,4 +215,21 @@ pub fn refusal(error: &io::Error) -> Refusal {
 /// Whether this is what a FUSE mount answers whose server has gone.
 pub fn is_dead(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_of_mounts_is_what_mountinfo_says() {
+        let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let kinds = text.lines().filter_map(|line| line.split_once(" - ")?.1.split(' ').next());
+        let local = !kinds.into_iter().any(is_remote);
+        let mut mounts = Local::default();
+        for _ in 0..2 {
+            // An older kernel does not say.
+            assert!(mounts.is_every_mount().is_none_or(|said| said == local), "{text}");
+        }
+    }
 }

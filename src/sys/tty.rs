@@ -25,9 +25,9 @@ impl Lent {
     /// If standard input is it and we are in its foreground, so that main should be. `anywhere`: also where standard
     /// input is something else.
     pub fn find(anywhere: bool) -> Option<Lent> {
+        let input = Some(super::fd::standard(0)).filter(|input| nix::unistd::tcgetpgrp(input).is_ok());
         let terminal =
-            super::fd::standard(0).try_clone_to_owned().ok().filter(|input| nix::unistd::tcgetpgrp(input).is_ok());
-        let terminal = terminal.or_else(|| controlling().filter(|_| anywhere))?;
+            input.and_then(|input| input.try_clone_to_owned().ok()).or_else(|| controlling().filter(|_| anywhere))?;
         let before = Modes::of(&terminal).ok();
         is_ours(terminal.as_fd()).then_some(Lent { terminal, before })
     }

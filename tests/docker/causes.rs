@@ -17,8 +17,9 @@ fn the_kernels_oom_killer_is_named_with_the_limit() {
         return;
     }
     let container = Container::start(&DEBIAN, &LIMIT, &[]);
-    let output = container.client(&["exec", "--name", "glutton", "--", "perl", "-e", GLUTTON]);
-    assert_eq!(output.status.code(), Some(137));
+    // Docker does not wait for its init.
+    let output = container.client(&["exec", "--wait", "60", "--name", "glutton", "--", "perl", "-e", GLUTTON]);
+    assert_eq!(output.status.code(), Some(137), "{}", both(&output));
     assert!(both(&output).contains("OOM killer, at the memory limit of 48 MiB"), "{}", both(&output));
     let record: Value = serde_json::from_slice(&container.client(&["wait", "--json", "glutton"]).stdout).unwrap();
     assert_eq!(record["cause"], json!({ "kind": "oom_killed", "limit_bytes": 48 << 20 }));

@@ -290,7 +290,9 @@ impl Turn<'_> {
         let pid = spawn::fork_child(|| {
             let streams = self.streams.iter().flatten().map(AsRawFd::as_raw_fd);
             let directory = control.map(|control| control.dir.fd().as_raw_fd());
-            fd::close_all_but(&streams.chain(directory).chain([theirs.fd().as_raw_fd()]).collect::<Vec<_>>());
+            let kept =
+                streams.chain(directory).chain(oom.map(inspect::OomCounter::raw_fd)).chain([theirs.fd().as_raw_fd()]);
+            fd::close_all_but(&kept.collect::<Vec<_>>());
             if self.streams.is_some() {
                 // The first services begin before the init has let go of what is main's.
                 let _ = std::env::set_current_dir("/");
@@ -512,7 +514,7 @@ impl Turn<'_> {
         if self.to_sync.is_none() {
             let volumes = match self.plan.sync {
                 Sync::None => Ok(Vec::new()),
-                Sync::Auto => inspect::remote_volumes(),
+                Sync::Auto => inspect::remote_volumes(&mut self.local),
                 Sync::All => inspect::volumes(),
             };
             let mut volumes = match volumes {
@@ -578,9 +580,11 @@ impl Turn<'_> {
 fn environment(control: Option<&Control>, own: &[Vec<u8>]) -> spawn::Environment {
     let place = control.map(|control| [place::VARIABLE.as_bytes(), b"=", control.path.as_os_str().as_bytes()].concat());
     let added: Vec<&[u8]> = place.iter().chain(own).map(Vec::as_slice).collect();
-    let name = |entry| -> &[u8] { <[u8]>::split(entry, |b| *b == b'=').next().unwrap_or_default() };
-    let inherited = spawn::environment().filter(|entry| !added.iter().any(|new| name(new) == name(entry.to_bytes())));
-    let again = |at: usize| added[at + 1..].iter().any(|later| name(later) == name(added[at]));
+    // With what stands behind it, so that a longer name is another.
+    let name = |entry: &[u8]| entry.iter().position(|b| *b == b'=').map_or(entry.len(), |at| at + 1);
+    let names: Vec<&[u8]> = added.iter().map(|entry| &entry[..name(entry)]).collect();
+    let inherited = spawn::environment().filter(|entry| !names.iter().any(|name| entry.to_bytes().starts_with(name)));
+    let again = |at: usize| names[at + 1..].contains(&names[at]);
     let last = (0..added.len()).filter(|at| !again(*at)).filter_map(|at| CString::new(added[at]).ok());
     let mut all = Vec::with_capacity(spawn::environment().count() + added.len());
     all.extend(inherited.map(Cow::Borrowed));
