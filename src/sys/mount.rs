@@ -26,8 +26,10 @@ const REMOTE: [(u32, &str); 14] = [
 
 /// Whether a server or a FUSE daemon stands behind this type of filesystem.
 pub fn is_remote(kind: &str) -> bool {
-    kind.starts_with("fuse")
-        || ["nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"].contains(&kind)
+    // `fusectl` is the kernel's own.
+    kind.starts_with("fuse.")
+        || ["fuse", "fuseblk", "nfs", "nfs4", "cifs", "smb3", "9p", "lustre", "ceph", "afs", "gpfs", "beegfs"]
+            .contains(&kind)
 }
 
 /// What `listmount(2)` and `statmount(2)` are asked (`struct mnt_id_req` of `linux/mount.h`, its first size).
