@@ -43,14 +43,21 @@ impl Keeper<'_> {
             cause: cause.clone(),
             usage,
         };
+        let ended = Notice::Ended { exit, cause: shortened(cause), wall_us, usage: Some(usage) };
+        // A service's next run does not wait for what is written down; who asks for that waits for it.
+        let is_service = self.service.is_some();
+        if is_service {
+            self.tell(&ended);
+        }
         let written = make_job_directory(self.start).and_then(|dir| dir.write_file(files::RECORD, &record.to_json()));
         if let Err(error) = written
             && self.start.control.is_some()
         {
             log::warn!("{}: cannot write its record: {}", self.start.job, crate::sys::errno(&error));
         }
-        let cause = shortened(cause);
-        self.tell(&Notice::Ended { exit, cause, wall_us, usage: Some(usage) });
+        if !is_service {
+            self.tell(&ended);
+        }
     }
 }
 
