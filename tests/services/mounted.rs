@@ -68,9 +68,8 @@ fn can() -> bool {
 }
 
 /// What writes, and when it is asked to end writes once more.
-const WRITER: &str =
-    "n=0; w() { echo $n > @/mnt/service$n && echo $n >> @/said && n=$((n+1)); }; w || echo bad >> @/errors
-    trap 'w || echo bad >> @/errors; exit 0' TERM; while :; do sleep 600 & wait $!; done";
+const WRITER: &str = "n=0; w() { echo $n > @/mnt/service$n && echo $n >> @/said && n=$((n+1)); }
+    trap 'w || echo bad >> @/errors; exit 0' TERM; w || echo bad >> @/errors; while :; do sleep 600 & wait $!; done";
 
 #[test]
 fn a_mount_ends_after_its_users_and_nothing_is_lost() {
