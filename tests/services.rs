@@ -5,6 +5,7 @@ mod failing;
 mod health;
 mod logging;
 mod many;
+mod metrics;
 mod mounted;
 mod order;
 mod reloading;

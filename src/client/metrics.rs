@@ -47,7 +47,9 @@ fn keepers(found: &Found) -> Map<JobId, Pid> {
     status.keepers.iter().filter_map(|keeper| Some((keeper.job, *by_inner.get(&keeper.pid)?))).collect()
 }
 
-/// The text, by families, as OpenMetrics 1.0 wants it.
+/// The text, by families: what OpenMetrics 1.0 and Prometheus' older text format (node_exporter's textfile collector) both
+/// take. So there are gauges for states (a `stateset` makes the older one refuse all), and counters are named as
+/// OpenMetrics wants them: the older one takes these as untyped.
 fn write(found: &Found, services: &[ServiceInfo], load: impl Fn(JobId) -> Option<Load>) -> String {
     let mut text = Text::default();
     text.family("lastout_up", "gauge", "Whether the init answers");
@@ -79,10 +81,10 @@ fn write(found: &Found, services: &[ServiceInfo], load: impl Fn(JobId) -> Option
     for total in totals {
         text.sample("lastout_ended_max_resident_memory_bytes", &ended(total), total.max_rss_bytes);
     }
-    text.family("lastout_service_state", "stateset", "Where a service is in its life");
+    text.family("lastout_service_state", "gauge", "Where a service is in its life: 1 for the state that it is in");
     for service in services {
         for state in SERVICE_STATES {
-            let labels = [named(service), label("lastout_service_state", state.word())].join(",");
+            let labels = [named(service), label("state", state.word())].join(",");
             text.sample("lastout_service_state", &labels, u8::from(service.state == state));
         }
     }
@@ -206,8 +208,8 @@ mod tests {
         for line in [
             "lastout_up 1",
             "lastout_jobs{state=\"running\"} 0",
-            "lastout_service_state{service=\"ray\",lastout_service_state=\"ready\"} 1",
-            "lastout_service_state{service=\"ray\",lastout_service_state=\"failed\"} 0",
+            "lastout_service_state{service=\"ray\",state=\"ready\"} 1",
+            "lastout_service_state{service=\"ray\",state=\"failed\"} 0",
             "lastout_service_state_seconds{service=\"ray\"} 1.5",
             "lastout_service_restarts_total{service=\"ray\"} 3",
             "lastout_service_healthy{service=\"ray\"} 1",

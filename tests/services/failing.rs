@@ -120,27 +120,6 @@ fn what_a_killed_keeper_leaves_is_ended_and_the_service_started_again() {
 }
 
 #[test]
-fn metrics_have_the_totals_of_what_has_ended() {
-    let services = Supervised::begin(
-        "[service.it]\ncommand = 'exit 3'\nretries = 1\nbackoff = { initial = '10ms' }\n[service.hold]\ncommand = ['sleep', '600']",
-    );
-    services.until_state("it", "failed");
-    // The init's first job was the test's own.
-    services.init.must(&["exec", "--", "true"]);
-    assert_eq!(services.init.ask(&["exec", "--timeout", "10ms", "--", "sleep", "600"]).status.code(), Some(124));
-    let text = services.init.must(&["metrics"]);
-    for (kind, outcome, count) in [("job", "succeeded", 2), ("job", "timeout", 1), ("service", "failed", 2)] {
-        let line = format!("lastout_ended_total{{kind=\"{kind}\",outcome=\"{outcome}\"}} {count}");
-        assert!(text.lines().any(|other| other == line), "{line}: {text}");
-        let memory = format!("lastout_ended_max_resident_memory_bytes{{kind=\"{kind}\",outcome=\"{outcome}\"}} ");
-        let bytes = text.lines().find_map(|line| line.strip_prefix(&memory)?.parse::<u64>().ok());
-        assert!(bytes.is_some_and(|bytes| bytes > 0), "{text}");
-    }
-    assert!(text.contains("lastout_service_restarts_total{service=\"it\"} 1\n"), "{text}");
-    assert_eq!(services.end().0, 3);
-}
-
-#[test]
 fn backoff_grows_and_ps_tells_the_next_try() {
     let services = Supervised::begin(
         "[service.it]\ncommand = 'exit 5'\nbackoff = { initial = '10ms', factor = 100.0, max = '1h', jitter = 0 }",

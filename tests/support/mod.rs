@@ -24,6 +24,8 @@ use std::{
 
 /// The binary under test.
 pub const LASTOUT: &str = env!("CARGO_BIN_EXE_lastout");
+/// The parser of OpenMetrics.
+pub const OPEN_METRICS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openmetrics");
 static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 /// How long to wait for an event that must come. Only a failing test waits so long.
@@ -51,6 +53,8 @@ pub fn has(what: &str) -> bool {
             let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
             (!is_root() && !["", "0"].contains(&scope.trim())).then(|| "kernel.yama.ptrace_scope is not 0".into())
         }),
+        "prometheus" => fails("prometheus-node-exporter", &["--version"])
+            .or_else(|| fails("sh", &["-c", "echo '# EOF' | \"$0\"", OPEN_METRICS])),
         "perl" => fails("perl", &["-e", "1"]),
         "systemd-notify" => fails("systemd-notify", &["--version"]),
         "cc" => fails("cc", &["--version"]),
