@@ -1,5 +1,7 @@
 //! The file is read again.
 
+use std::io::Read;
+
 use super::*;
 
 const SLEEP: &str = "command = ['sleep', '600']\n";
@@ -97,5 +99,25 @@ fn what_is_stopped_stays_stopped_and_what_had_failed_is_tried_with_the_new_file(
         services.until_state(name, "ready");
     }
     assert_eq!(services.state("stopped"), "stopped");
+    assert_eq!(services.end().0, 0);
+}
+
+#[test]
+fn what_the_file_has_no_more_cannot_be_started_while_it_ends() {
+    let slow = "command = '''trap 'touch @/ending; until [ -e @/go ]; do sleep 0.01; done; exit 0' TERM; touch @/up; while :; do sleep 600 & wait $!; done'''\n";
+    let services = Supervised::begin(&file(&[("gone", slow), ("it", SLEEP)]));
+    services.until_there("up");
+    services.write(&file(&[("it", SLEEP)]));
+    services.init.must(&["reload"]);
+    services.until_there("ending");
+    for command in ["start", "restart"] {
+        let mut asked = services.init.client(&[command, "gone"]).stderr(Stdio::piped()).spawn().unwrap();
+        assert_eq!(status(wait(&mut asked)), 125);
+        let mut told = String::new();
+        asked.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        assert!(told.contains("the configuration file has no gone any more"), "{told}");
+    }
+    services.put("go");
+    services.until_info("gone", "its end", Value::is_null);
     assert_eq!(services.end().0, 0);
 }

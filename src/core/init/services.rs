@@ -134,8 +134,8 @@ impl Init {
     fn takes_for(&mut self, to: Option<RequestId>, name: &Name, orders: &mut Vec<Action>) -> bool {
         let reason = if self.phase != Phase::Running {
             "the init is shutting down".into()
-        } else if !self.services.has(name) {
-            format!("no service {name}: `lastout ps` lists them")
+        } else if let Err(reason) = self.services.may_start(name) {
+            reason
         } else {
             orders.extend(to.map(Action::Hold));
             return true;

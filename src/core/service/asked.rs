@@ -9,6 +9,17 @@ use crate::{
 };
 
 impl Services {
+    /// Whether it can be started, or why not.
+    pub(in crate::core) fn may_start(&self, name: &Name) -> Result<(), String> {
+        match self.list.iter().find(|service| service.config.name == *name) {
+            Some(service) if service.removed => {
+                Err(format!("the configuration file has no {name} any more: it is ending; put it back and reload"))
+            }
+            Some(_) => Ok(()),
+            None => Err(format!("no service {name}: `lastout ps` lists them")),
+        }
+    }
+
     /// Starts it, and what it needs, if they do not run. `to` is answered when it is ready, or cannot be.
     pub(in crate::core) fn start(&mut self, now: Tick, name: &Name, to: Option<RequestId>, orders: &mut Vec<Do>) {
         let needed = self.with_needed(name);
