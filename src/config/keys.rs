@@ -108,10 +108,13 @@ keys! {
         group: Option<Account> = (absent "the user's own"),
         /// What it may use.
         limits: Limits = {},
-        /// Run as a job when it has failed for good, with the record in its environment.
+        /// Run as a job `NAME.on_failure` when it has failed for good, with the record in its environment. One at a time: what
+        /// happens meanwhile is told by one more, the latest.
         on_failure: Option<Words> = (absent "nothing"),
-        /// Run as a job when it is to be started again, likewise.
+        /// Run as a job `NAME.on_restart` when it is to be started again, likewise.
         on_restart: Option<Words> = (absent "nothing"),
+        /// The time that each of these two has; 0: for ever.
+        hook_timeout: Time = "1m",
     }
     hints {
         "depends_on" => "did you mean `after`?",

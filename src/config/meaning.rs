@@ -280,6 +280,7 @@ fn service(unit: &Unit) -> Option<ServiceConfig> {
         critical: common.critical.value?,
         on_failure: words(&common.on_failure)?,
         on_restart: words(&common.on_restart)?,
+        hook_timeout: bounded(common.hook_timeout.value?.0),
         run: Rc::new(run(unit)?),
     })
 }
@@ -311,6 +312,7 @@ fn run(unit: &Unit) -> Option<RunConfig> {
         start_timeout,
         health,
         watchdog: unit.watchdog?,
+        timeout: None,
         stop: Stop { signal: stop.signal.value?, to: stop.to.value?, grace: stop.grace.value?.map(|time| time.0) },
         log: log(&common.log.value.as_ref()?.0)?,
         limits: limits(common)?,

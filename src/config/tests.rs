@@ -62,6 +62,7 @@ user = 1000
 group = "docker"
 on_failure = "alert"
 on_restart = ["alert", "restart"]
+hook_timeout = 0
 [service.a.limits]
 nofile = 65536
 core = "0"
@@ -115,6 +116,7 @@ fn plain(name: &str, command: Vec<String>) -> ServiceConfig {
         critical: false,
         on_failure: None,
         on_restart: None,
+        hook_timeout: Some(seconds(60)),
         run: Rc::new(RunConfig {
             setup: vec![],
             setup_timeout: seconds(300),
@@ -126,6 +128,7 @@ fn plain(name: &str, command: Vec<String>) -> ServiceConfig {
             start_timeout: None,
             health: None,
             watchdog: None,
+            timeout: None,
             stop: Stop { signal: "TERM".parse().unwrap(), to: StopTo::Tree, grace: None },
             log: Log::default(),
             limits: Limits::default(),
@@ -192,6 +195,7 @@ fn every_key_can_be_given() {
     a.retries = 7;
     a.on_failure = Some(shell("alert"));
     a.on_restart = Some(words("alert restart"));
+    a.hook_timeout = None;
     let run = Rc::make_mut(&mut a.run);
     run.setup_timeout = Duration::MAX;
     run.cwd = Some("relative".into());
@@ -263,8 +267,8 @@ fn bad() -> Vec<(String, Vec<String>, bool)> {
     all
 }
 
-const SERVICE: &str = "command, ready, watchdog, setup, setup_timeout, cwd, env, after, restart, backoff, retries, critical, start_timeout, health, stop, log, user, group, limits, on_failure, on_restart";
-const MOUNT: &str = "command, path, setup, setup_timeout, cwd, env, after, restart, backoff, retries, critical, start_timeout, health, stop, log, user, group, limits, on_failure, on_restart";
+const SERVICE: &str = "command, ready, watchdog, setup, setup_timeout, cwd, env, after, restart, backoff, retries, critical, start_timeout, health, stop, log, user, group, limits, on_failure, on_restart, hook_timeout";
+const MOUNT: &str = "command, path, setup, setup_timeout, cwd, env, after, restart, backoff, retries, critical, start_timeout, health, stop, log, user, group, limits, on_failure, on_restart, hook_timeout";
 
 #[test]
 fn every_problem_is_told_at_its_place() {

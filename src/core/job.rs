@@ -494,7 +494,8 @@ impl Job {
 
     fn ending(&self, now: Tick, grace: Duration) -> Ending {
         let stop = self.run.as_ref().map(|run| &run.config().stop);
-        let signal = stop.map_or(Signal::TERM, |stop| stop.signal);
+        // A hook that takes too long is not let finish, as one that a shutdown finds is.
+        let signal = stop.filter(|_| self.cause != Some(Cause::Timeout)).map_or(Signal::TERM, |stop| stop.signal);
         let alone = stop.filter(|stop| stop.to == StopTo::Command).and(self.command);
         let ending = Ending::begin(now, self.me, grace).by_groups(self.config.own_group);
         ending.asking(self.group(), signal).asking_alone(alone)

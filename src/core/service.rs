@@ -19,6 +19,7 @@
 
 mod asked;
 mod config;
+mod hooks;
 mod infos;
 mod reload;
 #[cfg(test)]
@@ -27,6 +28,8 @@ mod tests;
 use std::{mem, path::PathBuf, rc::Rc, time::Duration};
 
 pub use config::*;
+pub(in crate::core) use hooks::Hook;
+use hooks::{Kind, Slot};
 
 use super::backoff::{Random, delay};
 use crate::{
@@ -48,8 +51,8 @@ pub(in crate::core) enum Do {
         /// Its grace, if somebody asked for one.
         grace: Option<Duration>,
     },
-    /// Run a hook.
-    Hook(Vec<String>, Vec<(String, String)>),
+    /// Run a hook. Answered by [`Services::hook_begun`].
+    Hook(Hook),
     /// Something has become of a service.
     Tell {
         /// Which.
@@ -109,6 +112,8 @@ struct Service {
     next_at: Option<Tick>,
     /// Clients that wait until it is ready, or cannot be.
     waiting: Vec<RequestId>,
+    /// For a failure, and for a restart.
+    hooks: (Slot, Slot),
     /// What the file says since a reload, from the next run on.
     replacement: Option<Box<ServiceConfig>>,
     /// The file does not have it any more.
@@ -136,6 +141,7 @@ impl Service {
             failed: 0,
             next_at: None,
             waiting: Vec::new(),
+            hooks: Default::default(),
             replacement: None,
             removed: false,
         }
@@ -347,8 +353,8 @@ impl Services {
         service.failed = self.failed;
         service.enter(now, State::Failed);
         orders.push(service.tell(None));
-        if let Some(hook) = service.config.on_failure.as_ref().filter(|_| !self.closed) {
-            orders.push(Do::Hook(hook.clone(), service.account()));
+        if !self.closed {
+            service.run_hook(Kind::Failure, orders);
         }
         let why = service.last.as_ref().map_or_else(String::new, |(_, cause)| format!(": {cause}"));
         let reason = format!("{} has failed{why}", service.config.name);
@@ -448,7 +454,7 @@ impl Services {
         }
     }
 
-    /// The run's tree has ended.
+    /// The tree of a run, or of a hook, has ended.
     pub(in crate::core) fn ended(
         &mut self,
         now: Tick,
@@ -457,7 +463,9 @@ impl Services {
         cause: Cause,
         orders: &mut Vec<Do>,
     ) {
-        let Some(index) = self.list.iter().position(|service| service.job == Some(job)) else { return };
+        let Some(index) = self.list.iter().position(|service| service.job == Some(job)) else {
+            return self.hook_ended(job, orders);
+        };
         self.begins_to_end(now, job);
         let service = &mut self.list[index];
         service.job = None;
@@ -520,9 +528,7 @@ impl Services {
             service.next_at = Some(now + wait);
             service.enter(now, State::Backoff);
             orders.push(service.tell(Some(wait)));
-            if let Some(hook) = &service.config.on_restart {
-                orders.push(Do::Hook(hook.clone(), service.account()));
-            }
+            service.run_hook(Kind::Restart, orders);
         }
     }
 

@@ -135,7 +135,7 @@ impl<'a> Keeper<'a> {
         mut service: Service<'a>,
     ) -> Box<Keeper<'a>> {
         let config = JobConfig {
-            timeout: None,
+            timeout: service.run().timeout,
             grace: service.run().stop.grace,
             default_grace: start.grace,
             bound_to_client: false,

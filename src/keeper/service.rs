@@ -202,11 +202,13 @@ impl<'a> Service<'a> {
     }
 
     fn environment(&self) -> Vec<Vec<u8>> {
-        // What the file gives it by name counts more.
-        let mut own = self.limits.env.clone();
+        // What the file gives it by name counts more; a hook's is that of its service.
+        let name = self.start.name.as_ref();
+        let mut own: Vec<_> =
+            name.map(|name| format!("{}={name}", place::SERVICE_VARIABLE).into_bytes()).into_iter().collect();
+        own.extend(self.limits.env.iter().cloned());
         own.extend(self.run.env.iter().map(|(key, value)| format!("{key}={value}").into_bytes()));
         own.push(format!("{}={}", place::JOB_VARIABLE, self.start.job).into_bytes());
-        own.extend(self.start.name.as_ref().map(|name| format!("{}={name}", place::SERVICE_VARIABLE).into_bytes()));
         own
     }
 

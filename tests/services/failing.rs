@@ -151,3 +151,26 @@ fn a_critical_service_ends_main() {
     let (code, out, err) = to_its_end(file, &["--", "sh", "-c", main]);
     assert_eq!((code, out.as_str()), (19, "main ends\n"), "{err}");
 }
+
+#[test]
+fn a_hook_that_hangs_is_one_named_job_and_is_ended() {
+    let services = Supervised::begin(
+        "grace = '100ms'\n[service.it]\ncommand = 'exit 1'\nbackoff = { initial = '1ms', max = '10ms' }
+        on_restart = 'echo $LASTOUT_RESTARTS >> @/told; exec sleep 444'\nhook_timeout = '300ms'",
+    );
+    let hooks = || {
+        let all: Vec<Value> = serde_json::from_str(&services.init.must(&["ps", "--json"])).unwrap();
+        all.into_iter().filter(|one| one["name"] == "it.on_restart").collect::<Vec<_>>()
+    };
+    let most = std::cell::Cell::new(0);
+    until("two more hooks", || {
+        most.set(hooks().len().max(most.get()));
+        (services.lines("told").len() == 3).then_some(())
+    });
+    assert_eq!(most.get(), 1);
+    let told: Vec<u32> = services.lines("told").iter().map(|count| count.parse().unwrap()).collect();
+    assert!(told[0] == 1 && told[1] > 2 && told[2] > told[1], "the latest account: {told:?}");
+    services.init.log("(it.on_restart): killed by SIGTERM, ");
+    services.init.must(&["stop", "it"]);
+    assert_eq!(services.end().0, 0);
+}

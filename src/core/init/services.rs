@@ -7,7 +7,7 @@ use crate::{
     base::{Exit, JobId, Name, RequestId, Signal, Tick},
     core::{
         Action, Level, Phase, Source,
-        service::{Do, RunConfig, ServicesConfig, Stop},
+        service::{Do, Hook, RunConfig, ServicesConfig, Stop},
     },
     proto::{Cause, Happening, Leftover, Notice, Order, Reply, ServiceInfo, ServiceState, Who},
 };
@@ -47,10 +47,14 @@ impl Init {
                 let grace_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 orders.push(Action::Tell { job, order: Order::Stop { cause, grace_ms, asked: grace.is_some() } });
             }
-            Do::Hook(words, env) => {
+            Do::Hook(hook) => {
                 // A shutdown has it finish what it has to tell: its own signal does nothing, and SIGKILL comes after its grace.
                 let stop = Stop { signal: Signal::CONT, ..RunConfig::new(Vec::new()).stop };
-                self.begin_run(now, Rc::new(RunConfig { env, stop, ..RunConfig::new(words) }), None, orders);
+                let name = hook.name();
+                let Hook { service, kind, words, env, timeout } = hook;
+                let run = RunConfig { env, stop, timeout, ..RunConfig::new(words) };
+                let job = self.begin_run(now, Rc::new(run), name, orders);
+                self.services.hook_begun(&service, kind, job);
             }
             Do::Tell { name, state, exit, cause, next } => {
                 let bad = matches!(state, ServiceState::Failed | ServiceState::Backoff);

@@ -873,6 +873,7 @@ fn service(text: &str, mount: bool) -> ServiceConfig {
         critical: false,
         on_failure: None,
         on_restart: None,
+        hook_timeout: None,
         run: Rc::new(run),
     }
 }

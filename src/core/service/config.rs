@@ -38,6 +38,8 @@ pub struct ServiceConfig {
     pub on_failure: Option<Vec<String>>,
     /// Run as a job when it is to be started again, likewise.
     pub on_restart: Option<Vec<String>>,
+    /// The time that each of these two has; `None`: for ever.
+    pub hook_timeout: Option<Duration>,
     /// What its keeper does. All who know the service share it: every keeper, a fork, has what the init has.
     pub run: Rc<RunConfig>,
 }
@@ -65,6 +67,8 @@ pub struct RunConfig {
     pub health: Option<Health>,
     /// It must say `WATCHDOG=1` that often (`sd_notify(3)`).
     pub watchdog: Option<Duration>,
+    /// The time that it has, from its command's start; only hooks have one.
+    pub timeout: Option<Duration>,
     /// How it is asked to end.
     pub stop: Stop,
     /// Where its output goes.
@@ -87,6 +91,7 @@ impl RunConfig {
             start_timeout: None,
             health: None,
             watchdog: None,
+            timeout: None,
             stop: Stop { signal: Signal::TERM, to: StopTo::Tree, grace: None },
             log: Log::default(),
             limits: Limits::default(),

@@ -23,6 +23,7 @@ fn service(text: &str) -> ServiceConfig {
         critical: false,
         on_failure: None,
         on_restart: None,
+        hook_timeout: Some(60 * SECOND),
         run: Rc::new(RunConfig::new(vec![text.into()])),
     }
 }
@@ -47,12 +48,23 @@ struct Bench {
     runs: Vec<(Name, JobId)>,
     /// What was ordered since the last look, besides the runs; in words.
     said: Vec<String>,
+    /// Hooks that run, and what all were given.
+    hooks: Vec<JobId>,
+    told: Vec<Vec<(String, String)>>,
 }
 
 impl Bench {
     fn new(configs: Vec<ServiceConfig>) -> Bench {
         let services = Services::new(configs, 1);
-        let mut bench = Bench { services, now: 0, jobs: 0, runs: Vec::new(), said: Vec::new() };
+        let mut bench = Bench {
+            services,
+            now: 0,
+            jobs: 0,
+            runs: Vec::new(),
+            said: Vec::new(),
+            hooks: Vec::new(),
+            told: Vec::new(),
+        };
         bench.with(|services, now, orders| services.advance(now, orders));
         bench
     }
@@ -73,7 +85,13 @@ impl Bench {
                     let (name, _) = self.runs.iter().find(|(_, run)| *run == job).unwrap();
                     self.said.push(format!("end {name}"));
                 }
-                Do::Hook(words, _) => self.said.push(format!("hook {}", words.join(" "))),
+                Do::Hook(hook) => {
+                    self.jobs += 1;
+                    self.services.hook_begun(&hook.service, hook.kind, JobId(self.jobs));
+                    self.hooks.push(JobId(self.jobs));
+                    self.said.push(format!("hook {}", hook.words.join(" ")));
+                    self.told.push(hook.env);
+                }
                 Do::Tell { name, state, next: None, .. } => self.said.push(format!("{name} {}", state.word())),
                 Do::Tell { name, state, next: Some(next), .. } => {
                     self.said.push(format!("{name} {} {}", state.word(), next.as_millis()));
@@ -133,6 +151,12 @@ impl Bench {
     fn restart(&mut self, text: &str) {
         let name = name(text);
         self.with(|services, now, orders| services.restart(now, &name, &stopped(), Some(RequestId(1)), orders));
+    }
+
+    /// The oldest hook that runs.
+    fn hook_ends(&mut self) {
+        let job = self.hooks.remove(0);
+        self.with(|services, now, orders| services.ended(now, job, Some(GOOD), Cause::Exited, orders));
     }
 
     fn replace(&mut self, configs: Vec<ServiceConfig>) {
@@ -219,6 +243,7 @@ fn the_limit_of_failures_is_kept_and_told_once() {
     for delay in [1000, 2000] {
         bench.ended("x", BAD);
         assert_eq!(bench.said(), [format!("x backoff {delay}"), "hook note".into()]);
+        bench.hook_ends();
         bench.tick(bench.now + delay);
         assert_eq!(bench.said(), ["run x"]);
     }
@@ -231,6 +256,31 @@ fn the_limit_of_failures_is_kept_and_told_once() {
     assert_eq!(bench.said(), ["run x"]);
     bench.ended("x", BAD);
     assert_eq!(bench.said(), ["x backoff 1000", "hook note"]);
+}
+
+#[test]
+fn hooks_do_not_pile_up_and_the_last_word_is_told() {
+    let word = |text: &str| Some(vec![text.to_string()]);
+    let config = ServiceConfig { retries: 4, on_restart: word("note"), on_failure: word("page"), ..service("x") };
+    let mut bench = Bench::new(vec![config]);
+    let fail = |bench: &mut Bench| {
+        bench.ended("x", BAD);
+        bench.tick(bench.services.deadline().map_or(bench.now, |due| due.0 / 1000));
+        bench.said().into_iter().filter(|said| said.starts_with("hook")).collect::<Vec<_>>()
+    };
+    assert_eq!(fail(&mut bench), ["hook note"]);
+    assert_eq!((fail(&mut bench), fail(&mut bench)), (vec![], vec![]));
+    bench.hook_ends();
+    assert_eq!(bench.said(), ["hook note"], "one for both");
+    assert!(bench.told[1].contains(&("LASTOUT_FAILURES".into(), "3".into())), "the latest: {:?}", bench.told[1]);
+    assert_eq!(fail(&mut bench), [""; 0]);
+    // It is another kind.
+    assert_eq!(fail(&mut bench), ["hook page"]);
+    bench.hook_ends();
+    assert_eq!(bench.said(), ["hook note"]);
+    bench.hook_ends();
+    bench.hook_ends();
+    assert_eq!(bench.said(), [""; 0], "everything is told");
 }
 
 #[test]
