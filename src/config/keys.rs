@@ -195,7 +195,7 @@ keys! {
 keys! {
     /// Where a service's output goes.
     LogTable {
-        /// A file of its own; absolute. It is appended to.
+        /// A file of its own; absolute. It is appended to, and begun anew where somebody (logrotate) has moved or removed it.
         file: Option<Absolute> = (absent "lastout's own standard output and error"),
         /// When the file has so many bytes it becomes FILE.1, that one FILE.2.
         max: Size<1000> = "50MB",

@@ -141,3 +141,36 @@ fn a_full_disk_stops_no_supervision() {
     assert_eq!(services.end().0, 0);
     volume.unmount().unwrap();
 }
+
+#[test]
+fn a_log_that_somebody_removes_from_a_full_disk_is_begun_anew() {
+    if !has("root") {
+        return;
+    }
+    let scratch = scratch();
+    let volume = Volume::mount_with(&scratch.path().join("small"), &["-o", "size=256k"]);
+    let log = volume.path.join("log");
+    // As logrotate moves it, and as somebody makes room.
+    let file = format!(
+        "[service.it]\ncommand = 'line=$(printf %0200d 0); until [ -e @/end ]; do echo $line; sleep 0.01; done; exec sleep 600'\nlog = {{ file = '{}' }}",
+        log.display()
+    );
+    let services = Supervised::begin(&file);
+    let has_lines = || fs::metadata(&log).is_ok_and(|log| log.len() > 0).then_some(());
+    until("its log", has_lines);
+    fs::rename(&log, volume.path.join("log.old")).unwrap();
+    until("a new log", has_lines);
+    // No room but what the log itself has: a line is half written.
+    fs::remove_file(volume.path.join("log.old")).unwrap();
+    let mut filler = fs::File::create(volume.path.join("filler")).unwrap();
+    while filler.write(&[0; 4096]).is_ok_and(|count| count > 0) {}
+    drop(filler);
+    until("a full log", || {
+        fs::metadata(&log).is_ok_and(|log| log.len() > 0 && log.len().is_multiple_of(4096)).then_some(())
+    });
+    fs::remove_file(&log).unwrap();
+    until("a log again", has_lines);
+    services.put("end");
+    assert_eq!(services.end().0, 0);
+    volume.unmount().unwrap();
+}

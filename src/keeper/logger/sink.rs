@@ -35,13 +35,22 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The two streams of a service.
 pub(super) const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
-/// A file that becomes `FILE.1` when it is full.
+/// A file that is open.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Device and inode.
+    id: (u64, u64),
+    size: u64,
+}
+
+/// A file that becomes `FILE.1` when it is full. Whoever moves or removes it (logrotate) gets what comes then in a new one.
 #[derive(Debug)]
 pub(super) struct Rotated {
     path: PathBuf,
     max: u64,
     keep: u32,
-    file: Option<(File, u64)>,
+    file: Option<Open>,
     /// It could not be renamed, which is said once.
     stays: bool,
 }
@@ -76,16 +85,29 @@ impl Rotated {
 
     /// What there is room for before it is full.
     fn room(&self) -> usize {
-        let size = self.file.as_ref().map_or(0, |(_, size)| *size);
+        let size = self.file.as_ref().map_or(0, |open| open.size);
         usize::try_from(self.max.saturating_sub(size)).unwrap_or(CHUNK).min(CHUNK)
+    }
+
+    /// Lets go of a file that is not at its path any more; and sees how large it is, if somebody has truncated it. Of what
+    /// cannot be asked nothing is known.
+    fn look(&mut self) {
+        let Some(open) = &mut self.file else { return };
+        match fs::metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == open.id => open.size = there.size(),
+            Ok(_) => self.file = None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.file = None,
+            Err(_) => {}
+        }
     }
 
     /// `fresh`: a line begins here.
     fn write(&mut self, bytes: &[u8], fresh: bool) -> io::Result<usize> {
+        self.look();
         let is_full = |size: u64| size > 0 && size + bytes.len() as u64 > self.max;
         if fresh
             && !self.stays
-            && self.file.as_ref().is_some_and(|(_, size)| is_full(*size))
+            && self.file.as_ref().is_some_and(|open| is_full(open.size))
             && let Err(error) = self.rotate()
         {
             self.stays = true;
@@ -95,15 +117,16 @@ impl Rotated {
             // Not to wait for the other end, if it is a FIFO.
             let flags = crate::sys::fd::OPEN_NONBLOCKING;
             let file = File::options().append(true).create(true).mode(0o640).custom_flags(flags).open(&self.path)?;
-            let size = file.metadata()?.size();
-            self.file = Some((file, size));
+            let is = file.metadata()?;
+            let size = is.size();
+            self.file = Some(Open { file, id: (is.dev(), is.ino()), size });
             if fresh && size > 0 && size + bytes.len() as u64 > self.max && !self.stays {
                 return self.write(bytes, fresh);
             }
         }
-        let Some((file, size)) = &mut self.file else { return Ok(0) };
-        let count = file.write(bytes)?;
-        *size += count as u64;
+        let Some(open) = &mut self.file else { return Ok(0) };
+        let count = open.file.write(bytes)?;
+        open.size += count as u64;
         Ok(count)
     }
 }
@@ -389,6 +412,30 @@ mod tests {
         sink.flush(false);
         assert_eq!(fs::read_to_string(&path).unwrap(), "longer than it may be\n");
         assert_eq!(fs::read_to_string(dir.path().join("log.1")).unwrap(), "before\na\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_removed_or_truncated_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        let mut sink = sink(&path, 8, 1);
+        push(&mut sink, "one\n");
+        sink.flush(false);
+        fs::rename(&path, dir.path().join("log.old")).unwrap();
+        push(&mut sink, "two\n");
+        sink.flush(false);
+        assert_eq!((text("log.old"), text("log")), ("one\n".into(), "two\n".into()));
+        fs::remove_file(&path).unwrap();
+        push(&mut sink, "three\n");
+        sink.flush(false);
+        assert_eq!(text("log"), "three\n");
+        // logrotate's copytruncate: it is not as full as it was.
+        fs::write(&path, "").unwrap();
+        push(&mut sink, "four\n");
+        sink.flush(false);
+        assert_eq!(text("log"), "four\n");
+        assert!(!dir.path().join("log.1").exists());
     }
 
     #[test]
