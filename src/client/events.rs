@@ -24,8 +24,12 @@ pub fn events(target: &Target, follow: bool, json: bool) -> Outcome {
         Reply::Refused { reason } => bail!(reason),
         other => bail!("an answer that does not fit: {other:?}"),
     };
-    let mut last = past.first().map_or(0, |entry| entry.seq - 1);
-    past.iter().try_for_each(|entry| say(entry, json, &mut last))?;
+    let mut last = 0;
+    for entry in &past {
+        // What is not among these is not remembered any more.
+        last = entry.seq - 1;
+        say(entry, json, &mut last)?;
+    }
     while follow && !session.gone() {
         let ready = session.wait(None)?;
         for reply in session.take(ready)? {

@@ -1,5 +1,6 @@
 //! The loop: descriptors become facts.
 
+mod history;
 mod perform;
 
 use std::{
@@ -25,7 +26,7 @@ use crate::{
     base::{Exit, JobId, Map, Pid, RequestId, Set, Signal, Tick},
     core::{Account, Action, Config, Event, Init, Phase, Role},
     inspect, keeper,
-    proto::{Happening, Lines, Notice, OomKill, Record, Sender},
+    proto::{Lines, Notice, OomKill, Record, Sender},
     sys::{
         clock, fd,
         link::{Link, Received},
@@ -41,6 +42,7 @@ use crate::{
         wait::{AT_ONCE, Reaped, Usage, reap},
     },
 };
+use history::History;
 
 /// Read from the control FIFO in one turn: a page. What is left wakes the next turn, and others have theirs before.
 const FIFO_BUFFER: usize = 4096;
@@ -99,9 +101,7 @@ pub(super) struct Turn<'a> {
     last_client: u64,
     /// Clients that are told of whatever happens.
     followers: Set<RequestId>,
-    /// The latest of what has happened.
-    history: VecDeque<(u64, SystemTime, Happening)>,
-    happened: u64,
+    history: History,
     started: SystemTime,
     oom: OnceCell<Option<inspect::OomCounter>>,
     /// What it had counted at our start.
@@ -219,8 +219,7 @@ impl<'a> Turn<'a> {
             clients: Map::new(),
             last_client: 0,
             followers: Set::new(),
-            history: VecDeque::new(),
-            happened: 0,
+            history: History::default(),
             started: SystemTime::now(),
             oom: OnceCell::new(),
             oom_kills: 0,

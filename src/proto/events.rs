@@ -8,7 +8,7 @@ use crate::base::{Exit, Name, Pid, Signal, Subject};
 /// Something that happened, for `lastout events`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// Counted from 1, without a gap, for the life of the init.
+    /// Counted from 1 for the life of the init. Without a gap, but where one is not remembered any more.
     pub seq: u64,
     /// When: RFC 3339, UTC.
     pub time: String,

@@ -174,3 +174,23 @@ fn a_hook_that_hangs_is_one_named_job_and_is_ended() {
     services.init.must(&["stop", "it"]);
     assert_eq!(services.end().0, 0);
 }
+
+#[test]
+fn a_crash_loop_leaves_what_others_did_among_the_events() {
+    let services = Supervised::begin(
+        "[service.once]\ncommand = 'exit 7'\nrestart = 'never'
+        [service.loops]\ncommand = 'exit 1'\nafter = { other = 'ready' }\nbackoff = { initial = '1ms', max = '10ms' }
+        [service.other]\ncommand = 'until [ -e @/go ]; do sleep 0.01; done; echo >&3; exec sleep 600'\nready = 'fd'",
+    );
+    services.until_state("once", "failed");
+    services.put("go");
+    services.until_info("loops", "restarts", |info| info["restarts"].as_u64() > Some(30));
+    let events = services.init.ask(&["events"]);
+    let text = both(&events);
+    for part in ["once: failed: exit code 7", "other: ready", "loops: backoff"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("are gone"), "{text}");
+    services.init.must(&["stop", "loops"]);
+    assert_eq!(services.end().0, 7);
+}

@@ -36,8 +36,6 @@ use crate::{
 /// A client's `reply`, and the forked helper that answers it; or why it could not be forked.
 type Answering = (File, std::io::Result<Pid>);
 
-/// Of what has happened, so much is remembered.
-const HISTORY: usize = 32;
 /// Whose descriptors are passed on by socket activation (sd_listen_fds(3)).
 const LISTEN_PID: &str = "LISTEN_PID";
 /// Until what was short is tried again.
@@ -185,19 +183,16 @@ impl Turn<'_> {
                 None => {}
             }
         }
-        self.happened += 1;
+        let number = self.history.number();
         let now = SystemTime::now();
         self.followers.retain(|follower| self.clients.contains_key(follower));
         if !self.followers.is_empty() {
-            let entry = Entry { seq: self.happened, time: time(now), what: what.clone() };
+            let entry = Entry { seq: number, time: time(now), what: what.clone() };
             let line = Reply::Event(entry).to_line();
             let told = self.followers.iter().filter_map(|follower| self.clients.get(follower));
             told.filter(|_| line.len() <= MAX_LINE).for_each(|(_, file)| drop(fd::write(file, &line)));
         }
-        if self.history.len() == HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back((self.happened, now, what));
+        self.history.keep(number, now, what);
     }
 
     /// As PID 1: nobody in the namespace. Otherwise: no child, and with that nobody below us.
