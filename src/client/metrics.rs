@@ -106,6 +106,10 @@ fn write(found: &Found, services: &[ServiceInfo], load: impl Fn(JobId) -> Option
     for service in services {
         text.sample("lastout_service_failures", &named(service), service.failures);
     }
+    text.family("lastout_service_log_dropped_lines", "counter", "Lines of a service's log that nobody took");
+    for service in services {
+        text.sample("lastout_service_log_dropped_lines_total", &named(service), service.dropped);
+    }
     let running = |job: &&crate::proto::JobInfo| !matches!(job.state, JobState::Queued | JobState::Ended);
     let jobs: Vec<_> = found.jobs.iter().filter(running).collect();
     text.family("lastout_job_seconds", "gauge", "Time of an active job, or run of a service, in its state");
@@ -182,6 +186,7 @@ mod tests {
             next_ms: None,
             waits_for: Vec::new(),
             log: None,
+            dropped: 7,
             exit: None,
             cause: None,
         };
@@ -212,6 +217,7 @@ mod tests {
             "lastout_service_state{service=\"ray\",state=\"failed\"} 0",
             "lastout_service_state_seconds{service=\"ray\"} 1.5",
             "lastout_service_restarts_total{service=\"ray\"} 3",
+            "lastout_service_log_dropped_lines_total{service=\"ray\"} 7",
             "lastout_service_healthy{service=\"ray\"} 1",
             "lastout_ended_total{kind=\"job\",outcome=\"timeout\"} 2",
             "lastout_ended_seconds_total{kind=\"job\",outcome=\"timeout\"} 2.5",

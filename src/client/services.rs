@@ -29,10 +29,11 @@ pub(super) fn table(services: &[ServiceInfo]) -> String {
             Some(_) | None => None,
         };
         let waits = service.waits_for.iter().map(|name| format!("waits for {name}"));
+        let dropped = (service.dropped > 0).then(|| format!("{} lines of its log dropped", service.dropped));
         // Why it is as it is, unless the exit code has said it.
         let cause = service.cause.as_ref().map(ToString::to_string);
         let over = matches!(service.state, ServiceState::Backoff | ServiceState::Failed);
-        let status = waits.chain(health).chain(service.status.clone()).chain(cause.filter(|_| over));
+        let status = waits.chain(health).chain(service.status.clone()).chain(cause.filter(|_| over)).chain(dropped);
         rows.push([
             service.service.to_string(),
             service.state.word().into(),

@@ -81,6 +81,8 @@ pub enum JobEvent {
     Noted(Note),
     /// The service wrote a newline to descriptor 3.
     Newline,
+    /// So many lines of its log were dropped so far.
+    Dropped(u64),
     /// What the mount's path is a mount point of has changed: a device. It is none at first.
     Mounted(Option<String>),
 }
@@ -323,6 +325,7 @@ impl Job {
                 }
             }
             JobEvent::Noted(note) => self.noted(now, note, orders),
+            JobEvent::Dropped(lines) => orders.push(JobAction::Tell(Notice::Dropped(lines))),
             JobEvent::Newline => self.with_run(now, orders, |run, now, orders| {
                 run.is_ready(now, Ready::Fd, orders);
                 None

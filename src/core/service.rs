@@ -99,6 +99,8 @@ struct Service {
     healthy: Option<bool>,
     /// What it says of itself.
     text: Option<String>,
+    /// Lines of its log that were dropped: in the run, and before it.
+    dropped: (u64, u64),
     /// A mount's.
     device: Option<String>,
     asked: Option<Asked>,
@@ -132,6 +134,7 @@ impl Service {
             was_ready: false,
             healthy: None,
             text: None,
+            dropped: (0, 0),
             device: None,
             asked: None,
             ends: 0,
@@ -408,6 +411,13 @@ impl Services {
         }
     }
 
+    /// So many lines of a run's log were dropped so far.
+    pub(in crate::core) fn dropped(&mut self, job: JobId, lines: u64) {
+        if let Some(service) = self.by_job(job) {
+            service.dropped.0 = lines;
+        }
+    }
+
     /// What a run serves is mounted.
     pub(in crate::core) fn mounted(&mut self, job: JobId, device: String) {
         if let Some(service) = self.by_job(job) {
@@ -469,6 +479,7 @@ impl Services {
         self.begins_to_end(now, job);
         let service = &mut self.list[index];
         service.job = None;
+        service.dropped = (0, service.dropped.0 + service.dropped.1);
         let asked = service.asked.take().filter(|asked| !asked.by_itself);
         let clean = exit == Some(Exit::Code(0)) && cause == Cause::Exited;
         // It was to say when it is ready, and others rely on that.

@@ -44,6 +44,10 @@ const DRAIN: Duration = Duration::from_secs(1);
 const END: Duration = Duration::from_millis(500);
 /// Between two looks whether it has ended.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How often it says how many lines were dropped, at most.
+const TELL: Duration = Duration::from_secs(1);
+/// The last message of each side.
+const LAST: &[u8] = b"end";
 /// What is read at once.
 const CHUNK: usize = 64 * 1024;
 
@@ -57,6 +61,8 @@ pub struct Logger {
     /// Its process id.
     pub pid: Pid,
     link: Link,
+    /// It has closed its end.
+    gone: bool,
 }
 
 /// How a logger ended.
@@ -108,29 +114,53 @@ pub fn start(log: &Log, name: &Name, stdout: Option<BorrowedFd>, stderr: Option<
             sinks,
             link: &ours,
             end: None,
+            told: (0, Tick::default()),
         };
         let lost = worker.run();
         if lost > 0 {
             log::warn!("{name}: {lost} lines of its log were dropped");
         }
-        let _ = ours.send(&lost.to_ne_bytes());
+        let _ = ours.send(&lost.to_ne_bytes()).and_then(|()| ours.send(LAST));
         0
     })?;
-    Ok(Logger { stdout, stderr, pid, link })
+    Ok(Logger { stdout, stderr, pid, link, gone: false })
+}
+
+/// A message of its process: how many lines were dropped so far.
+fn count(message: Vec<u8>) -> Option<u64> {
+    message.try_into().ok().map(u64::from_ne_bytes)
 }
 
 impl Logger {
+    /// What to wait on for [`Logger::dropped`], while there may be more.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.link.fd().as_fd()).filter(|_| !self.gone)
+    }
+
+    /// How many lines were dropped so far, if it says something new.
+    pub fn dropped(&mut self) -> Option<u64> {
+        match self.link.receive() {
+            Received::Message(message) => count(message),
+            Received::Nothing => None,
+            Received::Gone => {
+                self.gone = true;
+                None
+            }
+        }
+    }
+
     /// The tree is empty: has it write what is left, which takes no more than a second, and waits for its end, which may
     /// take half a second more.
     pub fn finish(self) -> Finished {
-        let Logger { stdout, stderr, pid, link } = self;
+        let Logger { stdout, stderr, pid, link, gone: _ } = self;
         drop((stdout, stderr));
-        let _ = link.send(b"end");
+        let _ = link.send(LAST);
         let deadline = clock::now() + DRAIN + END;
-        let mut dropped = None;
+        let (mut dropped, mut said_all) = (None, false);
         loop {
             match link.receive() {
-                Received::Message(message) => dropped = message.try_into().ok().map(u64::from_ne_bytes),
+                Received::Message(message) if message == LAST => said_all = true,
+                Received::Message(message) => dropped = count(message),
                 Received::Gone => break,
                 Received::Nothing => {
                     let left = deadline.since(clock::now());
@@ -149,7 +179,7 @@ impl Logger {
             }
             sleep(PAUSE);
         }
-        Finished::Ended { dropped }
+        Finished::Ended { dropped: dropped.filter(|_| said_all) }
     }
 }
 
@@ -163,6 +193,8 @@ struct Worker<'a> {
     link: &'a Link,
     /// Nothing more comes: by when it is over.
     end: Option<Tick>,
+    /// What the keeper was told of lines that were dropped, and when.
+    told: (u64, Tick),
 }
 
 impl Worker<'_> {
@@ -175,6 +207,7 @@ impl Worker<'_> {
             {
                 return self.sinks.drain(..).map(Sink::give_up).sum();
             }
+            self.tell_dropped();
             self.wait();
             if self.end.is_none() {
                 let told = !matches!(self.link.receive(), Received::Nothing);
@@ -188,6 +221,25 @@ impl Worker<'_> {
         }
     }
 
+    fn dropped(&self) -> u64 {
+        self.sinks.iter().map(Sink::dropped).sum()
+    }
+
+    /// When the keeper is to be told, if it does not know.
+    fn tell_at(&self) -> Option<Tick> {
+        let (known, at) = self.told;
+        (self.end.is_none() && self.dropped() != known).then(|| at + TELL)
+    }
+
+    fn tell_dropped(&mut self) {
+        let now = clock::now();
+        if self.tell_at().is_some_and(|at| now >= at) {
+            self.told = (self.dropped(), now);
+            // One that does not read now is told the next time.
+            let _ = self.link.send(&self.told.0.to_ne_bytes());
+        }
+    }
+
     /// For something to read, room to write, or time to try again.
     fn wait(&self) {
         let mut fds: Vec<(BorrowedFd, Interest)> = Vec::new();
@@ -196,7 +248,7 @@ impl Worker<'_> {
             fds.extend(self.inputs.iter().flatten().map(|input| (input.as_fd(), Interest::Read)));
         }
         fds.extend(self.sinks.iter().filter_map(|sink| Some((sink.room()?, Interest::Write))));
-        let deadline = self.sinks.iter().filter_map(Sink::deadline).chain(self.end).min();
+        let deadline = self.sinks.iter().filter_map(Sink::deadline).chain(self.end).chain(self.tell_at()).min();
         if let Err(error) = wait_any(&fds, deadline.map(|deadline| deadline.since(clock::now()))) {
             log::error!("{}: its log cannot wait: {}", self.name, crate::sys::errno(&error));
             sleep(PAUSE);

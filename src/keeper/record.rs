@@ -21,8 +21,9 @@ impl Keeper<'_> {
     pub(super) fn finish(&mut self, exit: Option<Exit>, cause: Cause) {
         self.finish_outputs();
         self.look_for_oom();
-        if let Some(service) = &mut self.service {
-            service.finish_log();
+        let dropped = self.service.as_mut().and_then(|service| service.finish_log());
+        if let Some(dropped) = dropped.filter(|dropped| *dropped > 0) {
+            self.tell(&Notice::Dropped(dropped));
         }
         if let Some(group) = &mut self.group {
             group.remove();

@@ -49,6 +49,7 @@ pub(super) enum Ear {
     Notify,
     Ready,
     Mount,
+    Log,
     Relay(usize),
 }
 
@@ -110,10 +111,10 @@ impl<'a> Service<'a> {
         self.ends.logger()
     }
 
-    /// The tree has ended.
-    pub(super) fn finish_log(&mut self) {
+    /// The tree has ended. Answers how many lines of the log were dropped, if somebody knows.
+    pub(super) fn finish_log(&mut self) -> Option<u64> {
         self.relays.clear();
-        self.ends.finish(&self.start.job);
+        self.ends.finish(&self.start.job)
     }
 
     pub(super) fn run(&self) -> &Rc<RunConfig> {
@@ -134,6 +135,7 @@ impl<'a> Service<'a> {
         let mut list = vec![(Ear::Notify, self.notify.fd().as_fd(), Interest::Read)];
         list.extend(self.ready.iter().map(|pipe| (Ear::Ready, pipe.as_fd(), Interest::Read)));
         list.extend(self.mount.iter().map(|watch| (Ear::Mount, watch.fd().as_fd(), Interest::Priority)));
+        list.extend(self.ends.ear().map(|fd| (Ear::Log, fd, Interest::Read)));
         for (index, relay) in self.relays.iter().enumerate() {
             list.extend(relay.interest().map(|(fd, interest)| (Ear::Relay(index), fd, interest)));
         }
@@ -146,6 +148,7 @@ impl<'a> Service<'a> {
                 Ear::Notify => self.hear_notes(facts),
                 Ear::Ready => self.hear_newline(facts),
                 Ear::Mount => facts.extend(self.mount.as_mut().and_then(Watch::look).map(JobEvent::Mounted)),
+                Ear::Log => facts.extend(self.ends.dropped().map(JobEvent::Dropped)),
                 Ear::Relay(index) => {
                     if let Some(relay) = self.relays.get_mut(*index) {
                         let task = relay.task;

@@ -1,6 +1,10 @@
 //! Where a service's output goes.
 
-use std::{fs::File, io, os::fd::OwnedFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use super::{
     Start,
@@ -46,6 +50,22 @@ impl Ends {
         }
     }
 
+    /// What to wait on for [`Ends::dropped`].
+    pub(super) fn ear(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Ends::Logged(logger) => logger.fd(),
+            Ends::Own(_) | Ends::Closed => None,
+        }
+    }
+
+    /// How many lines were dropped so far, if there is something new.
+    pub(super) fn dropped(&mut self) -> Option<u64> {
+        match self {
+            Ends::Logged(logger) => logger.dropped(),
+            Ends::Own(_) | Ends::Closed => None,
+        }
+    }
+
     /// The process that copies.
     pub(super) fn logger(&self) -> Option<Pid> {
         match self {
@@ -54,13 +74,15 @@ impl Ends {
         }
     }
 
-    /// Nobody writes any more: waits, for no more than two seconds, until all is in the log.
-    pub(super) fn finish(&mut self, name: &dyn std::fmt::Display) {
-        let Ends::Logged(logger) = std::mem::replace(self, Ends::Closed) else { return };
+    /// Nobody writes any more: waits, for no more than two seconds, until all is in the log. Answers how many lines were
+    /// dropped in all, if somebody knows.
+    pub(super) fn finish(&mut self, name: &dyn std::fmt::Display) -> Option<u64> {
+        let Ends::Logged(logger) = std::mem::replace(self, Ends::Closed) else { return None };
         match logger.finish() {
-            Finished::Ended { dropped: Some(_) } => {}
+            Finished::Ended { dropped: Some(dropped) } => return Some(dropped),
             Finished::Ended { dropped: None } => log::warn!("{name}: the process that writes its log died"),
             Finished::Stuck(pid) => log::warn!("{name}: pid {pid}, which writes its log, hangs in the kernel"),
         }
+        None
     }
 }

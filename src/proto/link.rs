@@ -46,6 +46,8 @@ pub enum Notice {
     Healthy(bool),
     /// What the service says of itself (`STATUS=` of `sd_notify(3)`).
     Status(String),
+    /// So many lines of its log were dropped in this run so far.
+    Dropped(u64),
     /// The tree is being ended.
     Ending,
     /// SIGKILL does not end these.

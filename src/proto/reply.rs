@@ -239,6 +239,9 @@ pub struct ServiceInfo {
     /// The file that its output goes to; otherwise it is lastout's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
+    /// Lines of its log that were dropped, by all its runs.
+    #[serde(default, skip_serializing_if = "super::record::is_zero")]
+    pub dropped: u64,
 }
 
 /// One job in a list.

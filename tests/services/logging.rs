@@ -174,3 +174,30 @@ fn a_log_that_somebody_removes_from_a_full_disk_is_begun_anew() {
     assert_eq!(services.end().0, 0);
     volume.unmount().unwrap();
 }
+
+#[test]
+fn what_is_dropped_is_told_while_it_runs() {
+    // Both outputs are blocked, so that nobody could tell it there.
+    let (read, full) = full_pipe();
+    let services = Supervised::begin_with(
+        "[service.chatty]\nlog = { format = 'prefix' }\ncommand = 'yes $(printf %0200d 0)'\n[service.quiet]\nlog = { format = 'prefix' }\ncommand = ['sleep', '600']",
+        &[],
+        Stdio::from(full.try_clone().unwrap()),
+        Stdio::from(full),
+    );
+    let dropped = |info: &Value| info["dropped"].as_u64().unwrap_or(0);
+    let first = dropped(&services.until_info("chatty", "dropped lines", |info| dropped(info) > 0));
+    let more = dropped(&services.until_info("chatty", "more", |info| dropped(info) > first));
+    services.init.must(&["restart", "chatty"]);
+    services.until_info("chatty", "more still", |info| dropped(info) > more && info["state"] == "ready");
+    assert!(services.init.must(&["ps"]).contains(" lines of its log dropped"));
+    let metrics = services.init.must(&["metrics"]);
+    let total = |name: &str| {
+        let label = format!("lastout_service_log_dropped_lines_total{{service=\"{name}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&label)?.parse::<u64>().ok()).unwrap()
+    };
+    assert!(total("chatty") > more, "{metrics}");
+    assert_eq!(total("quiet"), 0);
+    assert_eq!(services.end().0, 0);
+    drop(read);
+}

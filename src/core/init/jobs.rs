@@ -83,7 +83,12 @@ impl Init {
                     job.enter(now, JobState::Running);
                 }
             }
-            Notice::Setup(_) | Notice::Mounted(_) | Notice::Ready | Notice::Healthy(_) | Notice::Status(_) => {}
+            Notice::Setup(_)
+            | Notice::Mounted(_)
+            | Notice::Ready
+            | Notice::Healthy(_)
+            | Notice::Status(_)
+            | Notice::Dropped(_) => {}
             Notice::Ending => job.enter(now, JobState::Ending),
             Notice::Stuck(left) => {
                 let since = *job.stuck_since.get_or_insert(now);

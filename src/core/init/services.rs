@@ -89,6 +89,7 @@ impl Init {
             Notice::Ready => services.ready(now, job, todo),
             Notice::Healthy(healthy) => services.healthy(now, job, *healthy, todo),
             Notice::Status(text) => services.says(job, text.clone()),
+            Notice::Dropped(lines) => services.dropped(job, *lines),
             Notice::Ending => services.ending(now, job, todo),
             Notice::Command(_) | Notice::Setup(_) | Notice::Stuck(_) | Notice::Ended { .. } => {}
         });

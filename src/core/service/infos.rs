@@ -29,6 +29,7 @@ impl Services {
                 exit,
                 cause,
                 log: service.log(),
+                dropped: service.dropped.0 + service.dropped.1,
             }
         };
         self.list.iter().map(info).collect()

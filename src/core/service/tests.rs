@@ -738,3 +738,19 @@ fn what_was_gone_for_a_moment_comes_back() {
     bench.ended("ray", GOOD);
     assert_eq!(bench.said(), ["run ray"]);
 }
+
+#[test]
+fn lines_that_a_log_lost_count_on_over_runs() {
+    let mut bench = Bench::new(vec![service("x")]);
+    let dropped = |bench: &Bench| bench.services.infos(at(bench.now))[0].dropped;
+    for (run, expected) in [(5, 5), (2, 7), (0, 7)] {
+        let job = bench.job("x");
+        // Each is the count of its run so far.
+        bench.services.dropped(job, run / 2);
+        bench.services.dropped(job, run);
+        assert_eq!(dropped(&bench), expected);
+        bench.ended("x", BAD);
+        assert_eq!(dropped(&bench), expected);
+        bench.tick(bench.now + 60_000);
+    }
+}

@@ -351,6 +351,11 @@ impl Sink {
         }
     }
 
+    /// Lines that were dropped so far.
+    pub(super) fn dropped(&self) -> u64 {
+        self.lost + self.dropped
+    }
+
     /// Nothing more is written. Answers how many lines were lost in all.
     pub(super) fn give_up(mut self) -> u64 {
         let cut = self.cut.iter().filter(|cut| **cut).count() as u64;
