@@ -21,9 +21,25 @@ pub fn seconds_of(seconds: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
+/// So many milliseconds for a person: `50 ms`, `2.5 s`, `1m 30s`.
+pub fn in_words(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms / 100 % 10),
+        _ => humantime::format_duration(Duration::from_secs(ms / 1000)).to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_times_are_not_rounded_away() {
+        for (ms, words) in [(0, "0 ms"), (50, "50 ms"), (999, "999 ms"), (2590, "2.5 s"), (90_000, "1m 30s")] {
+            assert_eq!(in_words(ms), words);
+        }
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

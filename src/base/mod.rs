@@ -11,7 +11,7 @@ mod size;
 mod sort;
 mod tick;
 
-pub use duration::{DURATION, duration, seconds_of};
+pub use duration::{DURATION, duration, in_words, seconds_of};
 pub use exit::{Errno, ExecFailure, Exit};
 pub use map::{Map, Set};
 pub use name::{BadName, JobId, JobRef, Name, RequestId, Subject};

@@ -55,6 +55,11 @@ impl Signal {
     /// Write to the terminal in the background.
     pub const TTOU: Signal = Signal(22);
 
+    /// Every name but those of real-time signals, which are counted.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter().chain(ALIASES.map(|(name, _)| name))
+    }
+
     /// `None` unless `raw` is 1 to 64.
     pub const fn new(raw: i32) -> Option<Signal> {
         if raw >= 1 && raw <= RTMAX as i32 { Some(Signal(raw as u8)) } else { None }

@@ -133,6 +133,11 @@ impl Arguments {
             Ok::<_, String>((path, services))
         });
         let config = config.transpose()?;
+        if let Some((path, _)) = config.as_ref().filter(|(_, file)| *file == Default::default())
+            && self.command.is_empty()
+        {
+            log::warn!("{} says nothing: no service is there to run, so this waits for jobs", path.display());
+        }
         let file = config.as_ref().map(|(_, services)| services.clone()).unwrap_or_default();
         Ok(Plan {
             max_jobs: self.plan.max_jobs.or(file.max_jobs),

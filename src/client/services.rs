@@ -1,14 +1,17 @@
 //! `lastout start`, `restart`, `reload`, and services in `ps`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
 use super::{Outcome, Target, jobs, session::Connection};
 use crate::{
-    base::{Name, plain},
+    base::{Name, RequestId, in_words, plain},
     proto::{Cause, Line, Reply, ServiceInfo, ServiceState},
 };
+
+/// Until somebody who waits is told for what.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) fn list(connection: &Connection) -> anyhow::Result<Vec<ServiceInfo>> {
     match connection.ask(Line::Services)? {
@@ -40,7 +43,7 @@ pub(super) fn table(services: &[ServiceInfo]) -> String {
             seconds(service.for_ms),
             service.restarts.to_string(),
             jobs::ending(service.exit, service.cause.as_ref()),
-            service.next_ms.map(|ms| format!("in {}.{} s", ms / 1000, ms / 100 % 10)).unwrap_or_default(),
+            service.next_ms.map(|ms| format!("in {}", in_words(ms))).unwrap_or_default(),
             service.job.map(|job| job.to_string()).unwrap_or_default(),
             plain(&status.collect::<Vec<_>>().join("; ")).to_string(),
         ]);
@@ -50,12 +53,63 @@ pub(super) fn table(services: &[ServiceInfo]) -> String {
 
 /// Starts a service, and what it needs. Waits until it is ready, or cannot be.
 pub fn start(target: &Target, name: Name) -> Outcome {
-    jobs::done(Connection::open(target)?.ask(|id| Line::Start(Some(id), name, super::who("start")))?)
+    until_ready(target, "start", &name.clone(), |id| Line::Start(Some(id), name, super::who("start")))
 }
 
 /// Ends a service and all that need it, and starts them again. Waits likewise.
 pub fn restart(target: &Target, name: Name) -> Outcome {
-    jobs::done(Connection::open(target)?.ask(|id| Line::Restart(Some(id), name, super::who("restart")))?)
+    until_ready(target, "restart", &name.clone(), |id| Line::Restart(Some(id), name, super::who("restart")))
+}
+
+/// Gives a command that is answered when the service is ready. Says once what that waits for, if it takes long.
+fn until_ready(target: &Target, command: &str, name: &Name, line: impl FnOnce(RequestId) -> Line) -> Outcome {
+    let connection = Connection::open(target)?;
+    let mut session = connection.request()?;
+    connection.send(&line(session.id))?;
+    let mut pause = PATIENCE;
+    let mut look_at = Some(Instant::now() + pause);
+    loop {
+        let left = look_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let ready = session.wait(left.into_iter().chain(session.patience()).min())?;
+        session.say_if_silent();
+        if let Some(reply) = session.take(ready)?.into_iter().next() {
+            return jobs::done(reply);
+        }
+        if session.gone() {
+            bail!("the init died");
+        }
+        if look_at.is_some_and(|at| at <= Instant::now()) {
+            let services = connection.ask_within(PATIENCE, Line::Services);
+            let why = match services {
+                Ok(Reply::Services(services)) => obstacle(&services, name),
+                Ok(_) | Err(_) => None,
+            };
+            if let Some(why) = &why {
+                eprintln!("lastout {command}: {}; waiting", plain(why));
+            }
+            pause *= 2;
+            look_at = why.is_none().then(|| Instant::now() + pause);
+        }
+    }
+}
+
+/// What stands between a service and its being ready, if it is not its own start.
+fn obstacle(services: &[ServiceInfo], name: &Name) -> Option<String> {
+    let find = |name: &Name| services.iter().find(|service| service.service == *name);
+    let (mut at, mut way) = (find(name)?, name.to_string());
+    // There is no cycle among them.
+    while let Some(next) = at.waits_for.first().filter(|_| at.state == ServiceState::Waiting) {
+        at = find(next)?;
+        way = format!("{way} waits for {next}");
+    }
+    if at.service == *name && at.state != ServiceState::Backoff {
+        return None;
+    }
+    let next = at.next_ms.map(|ms| format!(", next try in {}", in_words(ms)));
+    let exit = at.exit.map(|exit| format!("{exit}, ")).unwrap_or_default();
+    let cause = at.cause.as_ref().filter(|_| at.state == ServiceState::Backoff);
+    let cause = cause.map(|cause| format!(": {exit}{cause}"));
+    Some(format!("{way}, in {}{}{}", at.state.word(), next.unwrap_or_default(), cause.unwrap_or_default()))
 }
 
 /// Has the configuration file read again.

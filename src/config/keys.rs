@@ -139,7 +139,7 @@ keys! {
 keys! {
     /// The delay before the next start.
     Backoff {
-        /// The first delay; 0: at once.
+        /// The first delay; 0: at once, and what follows is as if it were 10ms.
         initial: Time<0> = "1s",
         /// The longest delay.
         max: Time<10> = "60s",

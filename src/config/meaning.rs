@@ -168,22 +168,36 @@ fn among(unit: &Unit, units: &Units, problems: &mut Problems) {
     }
 }
 
+/// A service's log: the file, how many old ones it keeps beside it, and where it stands.
+fn log_file<'a>(unit: &Unit<'a>) -> Option<(&'a Path, i64, usize)> {
+    let log = &unit.common.log.value.as_ref()?.0;
+    let file = log.file.value.as_ref()?.as_ref()?;
+    Some((&file.0, log.keep.value.as_ref().map_or(0, |keep| keep.0), log.file.at.unwrap_or(unit.at)))
+}
+
 /// Two that would write one file, or mount at one place.
 fn shared_paths(units: &[Unit], problems: &mut Problems) {
-    let mut files: BTreeMap<&Path, &Name> = BTreeMap::new();
+    let mut files: BTreeMap<&Path, (&Name, i64)> = BTreeMap::new();
     let mut places: BTreeMap<&Path, &Name> = BTreeMap::new();
     for unit in units {
-        if let Some(log) = &unit.common.log.value
-            && let Some(Some(file)) = &log.0.file.value
-            && let Some(other) = files.insert(&file.0, unit.name)
+        if let Some((file, keep, at)) = log_file(unit)
+            && let Some((other, _)) = files.insert(file, (unit.name, keep))
         {
-            let at = log.0.file.at.unwrap_or(unit.at);
             problems.tell(at, format!("`file` is {other}'s, too; give each its own"));
         }
         if let Some(Some(path)) = unit.path
             && let Some(other) = places.insert(path, unit.name)
         {
             problems.tell(unit.at, format!("`path` of {} is {other}'s, too; give each its own", unit.name));
+        }
+    }
+    for (file, _, at) in units.iter().filter_map(log_file) {
+        // FILE.1 is where another's FILE goes when it is full.
+        if let Some((full, number)) = file.to_str().and_then(|file| file.rsplit_once('.'))
+            && let Some((other, keep)) = files.get(Path::new(full))
+            && (1..=*keep).any(|kept| kept.to_string() == number)
+        {
+            problems.tell(at, format!("`file` is where {other} keeps its old log; use another name"));
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{
     keys::File,
     table::{Initial, Key, Known, Value},
 };
+use crate::base::Signal;
 
 /// What a value is.
 #[derive(Clone, Copy)]
@@ -18,6 +19,8 @@ pub(super) enum Shape {
     Decimal(i64, i64),
     /// A number of bytes, so many at least, or a text that says it.
     Size(u64),
+    /// A signal's name or number, as a text.
+    Signal,
     /// One of these words.
     Word(&'static [&'static str]),
     Either(&'static [Shape]),
@@ -34,7 +37,7 @@ const DEFINITIONS: &str = r##"{
         "description": "A duration: 500ms, 30s, 10m, 2h, 1h30m, or a number of seconds.",
         "anyOf": [
             { "type": "number", "minimum": 0 },
-            { "type": "string", "pattern": "^\\s*(\\d+(\\.\\d+)?\\s*[a-zA-Zµ]*\\s*)+$" }
+            { "type": "string", "pattern": "^(\\d*\\.?\\d+|(\\s*\\d+(\\.\\d+)?\\s*(n(anos|sec|s)|[uµ]s|usec|m(illis|sec|s|inutes?|ins?)?|s(ec(onds?|s)?)?|h(ours?|rs?)?|d(ays?)?|w(eeks?|ks?)?|M|months?|y(ears?|rs?)?))+\\s*)$" }
         ]
     },
     "command": {
@@ -85,6 +88,10 @@ fn of(shape: &Shape) -> Json {
             let text = of(&Shape::Text(r"^\d+(\.\d+)?\s*([kKMGT]?B|[KMGT]iB)?$"));
             schema["anyOf"] = Json::Array(vec![number, text]);
         }
+        Shape::Signal => {
+            schema["type"] = "string".into();
+            schema["pattern"] = signal().into();
+        }
         Shape::Word(words) => schema["enum"] = words.iter().map(|word| Json::from(*word)).collect(),
         Shape::Either(shapes) => schema["anyOf"] = shapes.iter().map(of).collect(),
         Shape::List(item) => {
@@ -102,6 +109,22 @@ fn of(shape: &Shape) -> Json {
         }
     }
     schema
+}
+
+/// In capitals or not, with SIG before it or without: a pattern has no other way to say so.
+fn signal() -> String {
+    let any_case = |name: &str| {
+        let letter = |c: char| match c {
+            'A'..='Z' => format!("[{c}{}]", c.to_ascii_lowercase()),
+            other => other.to_string(),
+        };
+        name.chars().map(letter).collect::<String>()
+    };
+    // These do not ask to end.
+    let names = Signal::names().filter(|name| !["STOP", "CONT"].contains(name)).map(any_case);
+    let names = names.collect::<Vec<_>>().join("|");
+    let [sig, rtmin, rtmax] = ["SIG", "RTMIN", "RTMAX"].map(any_case);
+    format!(r"^(\d+|({sig})?({names}|{rtmin}(\+\d+)?|{rtmax}(-\d+)?))$")
 }
 
 fn table(known: &Known, schema: &mut Json) {

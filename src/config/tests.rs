@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::base::Signal;
 use crate::core::service::{
     Backoff, Check, Condition, Format, Health, Limits, Log, Ready, Restart, RunConfig, ServiceConfig, Sink, Stop,
     StopTo,
@@ -422,6 +423,24 @@ fn the_schema_takes_what_is_good_and_refuses_what_is_bad_in_structure() {
         // What is no TOML is no JSON.
         let Ok(node) = tree::read(&text) else { continue };
         assert_eq!(valid(&json(&node), &schema, &schema), !in_structure, "{text}");
+    }
+}
+
+#[test]
+fn the_schema_takes_every_signal_and_duration_that_is_one() {
+    let schema = schema();
+    let mut signals: Vec<String> = Signal::names().map(String::from).collect();
+    signals.extend(Signal::names().map(|name| format!("sig{}", name.to_lowercase())));
+    signals.extend(["15", "RTMIN", "SIGRTMIN+3", "rtmax-1", "", "TREM", "SIG", "RTMIN-", "TERM "].map(String::from));
+    let durations =
+        ["0", "1.5", ".5", "30", "1h30m", "1h 30m", "500ms", "2 h", "7us", "7µs", "3ns", "2nanos", "2usec", "4min"];
+    let more = ["1millis", "2secs", "1second", "2mins", "1hr", "2days", "1wk", "2M", "1month", "1y", "2yrs", " 5s "];
+    let bad = ["", "x", "1x", "s", "1 2", "1h30", "-1s", "30 ss", "1.5.5s"];
+    let cases = signals.iter().map(|signal| format!("signal = '{signal}'"));
+    let times = durations.iter().chain(&more).chain(&bad).map(|time| format!("grace = '{time}'"));
+    for stop in cases.chain(times) {
+        let text = format!("[service.a]\ncommand = 'x'\nstop = {{ {stop} }}");
+        assert_eq!(valid(&json(&tree::read(&text).unwrap()), &schema, &schema), read(&text).is_ok(), "{stop}");
     }
 }
 

@@ -316,8 +316,7 @@ impl Value for Account {
 }
 
 impl Value for Signal {
-    const SHAPE: Shape =
-        Shape::Either(&[Shape::Whole(1, 64), Shape::Schema(r#"{ "type": "string", "minLength": 1 }"#)]);
+    const SHAPE: Shape = Shape::Either(&[Shape::Whole(1, 64), Shape::Signal]);
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Signal> {
         let signal = match &node.raw {
@@ -482,7 +481,13 @@ impl Value for Template {
                 _ if doubled => Piece::Text(word[..1].into()),
                 Some(known) => Piece::Placeholder(known),
                 None => {
-                    let what = format!("has the unknown placeholder {word}; known: {known}; {{{{ is a brace");
+                    let what = match name {
+                        Some(_) => format!("has the unknown placeholder {word}; known: {known}; {{{{ is a brace"),
+                        None if word.starts_with('{') => {
+                            format!("has a {{ without a }}; write {{{{ for a brace, or {known}")
+                        }
+                        None => "has a } without a {; write }} for a brace".into(),
+                    };
                     return problems.bad(node, &what);
                 }
             });

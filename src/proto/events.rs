@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, Leftover, Sender, ServiceState, Usage};
-use crate::base::{Exit, Name, Pid, Signal, Subject};
+use crate::base::{Exit, Name, Pid, Signal, Subject, in_words};
 
 /// Something that happened, for `lastout events`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl fmt::Display for Happening {
                     (_, None) => {}
                 }
                 match next_ms {
-                    Some(ms) => write!(f, "; next try in {}.{} s", ms / 1000, ms / 100 % 10),
+                    Some(ms) => write!(f, "; next try in {}", in_words(*ms)),
                     None => Ok(()),
                 }
             }

@@ -156,3 +156,33 @@ fn who_says_no_more_that_it_lives_is_started_again() {
     assert!(causes.to_lowercase().contains("watchdog"), "{causes}");
     assert_eq!(services.end().0, 0);
 }
+
+#[test]
+fn who_waits_for_a_start_is_told_what_that_waits_for() {
+    let services = Supervised::begin(
+        "[service.base]\ncommand = 'exit 3'\nbackoff = { initial = '10m', max = '10m', jitter = 0 }
+        [service.user]\ncommand = ['sleep', '600']\nafter = { base = 'succeeded' }",
+    );
+    services.until_state("base", "backoff");
+    let mut asked = services.init.client(&["start", "user"]).stderr(Stdio::piped()).spawn().unwrap();
+    let told = lines(asked.stderr.take().unwrap()).recv_timeout(PATIENCE).unwrap();
+    assert!(told.starts_with("lastout start: user waits for base, in backoff, next try in 9m 5"), "{told}");
+    assert!(told.ends_with(": exit code 3, ended by itself; waiting"), "{told}");
+    services.init.must(&["stop", "user"]);
+    assert_eq!(status(wait(&mut asked)), 125);
+    services.init.must(&["stop", "base"]);
+    assert_eq!(services.end().0, 0);
+}
+
+#[test]
+fn a_file_that_says_nothing_is_named() {
+    for (file, warned) in [("", true), ("# nothing\n", true), ("export = { A = '1' }\n", false)] {
+        let scratch = scratch();
+        let path = scratch.path().join("lastout.toml");
+        fs::write(&path, file).unwrap();
+        let init = Init::start_in(scratch, As::Subreaper, &["--config", path.to_str().unwrap()]);
+        init.must(&["shutdown"]);
+        let (code, log) = init.end();
+        assert_eq!((code, log.iter().any(|line| line.contains("lastout.toml says nothing"))), (0, warned), "{log:?}");
+    }
+}
