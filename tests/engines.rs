@@ -1,9 +1,11 @@
-//! lastout in Docker, Podman, runc and crun, with tini beside it: how it ends, and what comes to save its work.
+//! lastout in Docker, Podman, runc and crun, with tini beside it: how it ends, what comes to save its work, and how long it
+//! takes. What was seen is in `target/engines.md`.
 
 mod init_path;
 mod lab;
 mod policies;
 mod rights;
+mod table;
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +13,12 @@ use crate::support::*;
 use lab::*;
 
 /// Who is there when the stop comes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Scene {
     /// Main, which needs a moment to save.
     Handled,
-    /// Main, which ignores it, and those beside it, who save. lastout is told to kill main after a moment.
+    /// Main, which ignores it, and those beside it, who save. Whoever has the patience, lastout or tini's engine, has
+    /// [`PATIENCE_WITH_MAIN`] of it.
     Ignored,
     /// Main ends at once; a daemon of its saves.
     Leftovers,
@@ -25,7 +28,10 @@ enum Scene {
 
 use Scene::{Execd, Handled, Ignored, Leftovers};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Seconds, the least that an engine can be told.
+const PATIENCE_WITH_MAIN: &str = "1";
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Under {
     Lastout,
     Tini,
@@ -34,13 +40,14 @@ enum Under {
 /// One container.
 #[derive(Clone, Copy, Debug)]
 struct Cell {
-    under: Under,
+    scene: Scene,
     pid1: bool,
     user: bool,
-    scene: Scene,
+    under: Under,
 }
 
 /// What became of it.
+#[derive(Debug)]
 struct Outcome {
     code: i32,
     /// Who had something to save, and whether it was.
@@ -94,7 +101,7 @@ impl Cell {
             Execd => &["quits"],
         };
         let init: &[&str] = match (self.under, self.pid1) {
-            (Under::Lastout, _) if self.scene == Ignored => &["lastout", "--stop-timeout", "500ms", "--"],
+            (Under::Lastout, _) if self.scene == Ignored => &["lastout", "--stop-timeout", PATIENCE_WITH_MAIN, "--"],
             (Under::Lastout, _) => &["lastout", "--"],
             (Under::Tini, true) => &["tini", "--"],
             (Under::Tini, false) => &["tini", "-s", "--"],
@@ -118,57 +125,38 @@ impl Cell {
             }
             container.ready(who);
         }
+        let patience = if self.scene == Ignored && self.under == Under::Tini { PATIENCE_WITH_MAIN } else { "60" };
         let start = Instant::now();
-        let (code, left) = if self.scene == Ignored && self.under == Under::Tini {
-            container.signal("TERM");
-            container.stop(init, "0")
-        } else {
-            container.stop(init, "60")
-        };
+        let (code, left) = container.stop(init, patience);
         let took = start.elapsed();
         let saved = self.savers().iter().map(|who| (*who, container.saved(who))).collect();
         Outcome { code, saved, left, took }
     }
 
-    /// A line of the table.
-    fn line(self, engine: Engine, outcome: &Outcome) -> String {
-        let saved: Vec<_> = outcome
-            .saved
-            .iter()
-            .map(|(who, saved)| format!("{who} {}", if *saved { "saved" } else { "lost" }))
-            .collect();
-        let place = if self.pid1 { "PID 1" } else { "not PID 1" };
-        let user = if self.user { "user" } else { "root" };
-        format!(
-            "{engine:?} | {place} | {user} | {:?} | {:?} | {} | {} | {} left | {:.2?}",
-            self.scene,
-            self.under,
-            outcome.code,
-            saved.join(", "),
-            outcome.left,
-            outcome.took
-        )
+    fn code(self) -> i32 {
+        if self.scene == Ignored { 137 } else { 5 }
     }
 }
 
 /// Every cell of an engine, some at a time.
 fn matrix(engine: Engine) {
     Lab::with(&[engine], |lab| {
-        let cells: Vec<Cell> = Cell::all().collect();
+        let cells: Vec<Cell> = (0..rounds(1, 3)).flat_map(|_| Cell::all()).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let work = || {
             while let Some(cell) = cells.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                 let outcome = cell.run(lab);
-                println!("{}", cell.line(engine, &outcome));
-                let code = if cell.scene == Ignored { 137 } else { 5 };
-                assert_eq!(outcome.code, code, "{engine:?} {cell:?}");
+                println!("{engine:?} {cell:?}: {outcome:?}");
+                assert_eq!(outcome.code, cell.code(), "{engine:?} {cell:?}");
                 for (who, saved) in &outcome.saved {
                     assert!(cell.saves(who).is_none_or(|must| must == *saved), "{engine:?} {cell:?}: {who}");
                 }
                 assert!(outcome.left == 0 || cell.under == Under::Tini, "{engine:?} {cell:?}: {} left", outcome.left);
+                table::add(engine, *cell, outcome);
             }
         };
         std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(work))));
+        table::write();
     });
 }
 

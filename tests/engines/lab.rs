@@ -5,13 +5,14 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
 use crate::support::*;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Engine {
     Docker,
     Podman,
@@ -316,25 +317,25 @@ impl Container<'_> {
         found.expect("an init")
     }
 
-    pub(super) fn signal(&self, name: &str) {
-        match self.lab.engine {
-            Docker | Podman => self.lab.must(&["kill", "--signal", name, &self.name]),
-            Runc | Crun => self.lab.must(&["kill", &self.name, name]),
-        };
-    }
-
     /// The engine's stop (SIGTERM, its patience, SIGKILL) for this init. Answers with the exit code, and with how many
     /// processes were there when the init was not any more; what the engine leaves alive of them would stay for ever.
     pub(super) fn stop(&mut self, init: i32, patience: &str) -> (i32, usize) {
-        let words = match (self.lab.engine, patience) {
-            (Docker | Podman, _) => ["stop", "-t", patience, &self.name].to_vec(),
-            (Runc | Crun, "0") => ["kill", &self.name, "KILL"].to_vec(),
-            // Somebody else has the patience.
-            (Runc | Crun, _) => ["kill", &self.name, "TERM"].to_vec(),
+        let engine = |words: &[&str]| {
+            let mut command = self.lab.command();
+            command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
-        let mut stop = self.lab.command();
-        let mut stop = stop.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let (mut stop, mut last) = match self.lab.engine {
+            Docker | Podman => (engine(&["stop", "-t", patience, &self.name]), None),
+            // Those have no patience of their own.
+            Runc | Crun => {
+                let last = Instant::now() + Duration::from_secs(patience.parse().unwrap());
+                (engine(&["kill", &self.name, "TERM"]), Some(last))
+            }
+        };
         until("the init's end", || {
+            if last.take_if(|last| Instant::now() >= *last).is_some() {
+                wait(&mut engine(&["kill", &self.name, "KILL"]));
+            }
             let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
             (stat.is_empty() || stat.contains(") Z ") || stat.contains(") X ")).then_some(())
         });
