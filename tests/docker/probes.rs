@@ -1,6 +1,6 @@
 //! Health checks and exec probes, which the engine starts beside main and which leave orphans.
 
-use super::{engine::*, signals::zombies_of};
+use super::engine::*;
 use crate::support::*;
 
 #[test]

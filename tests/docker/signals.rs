@@ -1,7 +1,5 @@
 //! Signals from the engine, and orphans.
 
-use std::fs;
-
 use super::engine::*;
 use crate::support::*;
 
@@ -16,17 +14,6 @@ fn ten_thousand_orphans_leave_no_zombie() {
     until("the last zombie's end", || zombies_of(init).is_empty().then_some(()));
     assert_eq!(container.must(&["exec", "--", "cat", "/proc/1/comm"]), "lastout\n");
     assert_eq!(container.docker(&["inspect", "--format", "{{.State.Running}}"]), "true\n");
-}
-
-/// As the host sees them.
-pub(super) fn zombies_of(parent: i32) -> Vec<i32> {
-    let is_zombie = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        after_name.trim_start().starts_with(&format!("Z {parent} "))
-    };
-    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(is_zombie).collect()
 }
 
 #[test]

@@ -38,24 +38,23 @@ fn podman_takes_it_for_its_init() {
 }
 
 /// A daemon of the test's own, in a network namespace of its own.
-struct Daemon(Child);
+pub(super) struct Daemon(Child);
 
 impl Daemon {
-    fn start(lab: &Lab) -> Daemon {
+    /// With these options, and with the lab's `subuid` and `subgid` for the machine's.
+    pub(super) fn start(lab: &Lab, options: &[&str]) -> Daemon {
         let file = |name: &str| lab.file(name).to_str().unwrap().to_string();
         let host = format!("unix://{}", file("socket"));
         let log = fs::File::create(lab.file("daemon.log")).unwrap();
         let mut command = Command::new("unshare");
-        command.args(["--net", "dockerd", "--host", &host, "--data-root", &file("data"), "--exec-root", &file("exec")]);
+        let bind = "for f in subuid subgid; do [ ! -e \"$0/$f\" ] || mount --bind \"$0/$f\" /etc/$f || exit; done; exec \"$@\"";
+        command.args(["--net", "--mount", "sh", "-c", bind]).arg(lab.path());
+        command.args(["dockerd", "--host", &host, "--data-root", &file("data"), "--exec-root", &file("exec")]);
         command.args(["--pidfile", &file("pid"), "--config-file", &file("none.json"), "--storage-driver", "vfs"]);
         command.args(["--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]);
-        command.args([
-            "--containerd-namespace",
-            "lastout-test",
-            "--containerd-plugins-namespace",
-            "lastout-test-plugins",
-        ]);
-        command.args(["--init-path", &file("bin/lastout")]);
+        let name = mark("daemon");
+        command.args(["--containerd-namespace", &name, "--containerd-plugins-namespace", &format!("{name}-plugins")]);
+        command.args(options);
         fs::write(lab.file("none.json"), "{}").unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut daemon = Daemon(command.spawn().unwrap());
@@ -81,7 +80,7 @@ fn docker_takes_it_for_its_init() {
         return;
     }
     let lab = Lab::with_own_daemon();
-    let _daemon = Daemon::start(&lab);
+    let _daemon = Daemon::start(&lab, &["--init-path", lab.file("bin/lastout").to_str().unwrap()]);
     lab.import();
     let version = lab.must(&["info", "--format", "{{.InitBinary}}"]);
     assert!(version.trim().ends_with("lastout"), "{version}");

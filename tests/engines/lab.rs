@@ -22,6 +22,8 @@ pub(super) enum Engine {
 
 pub(super) use Engine::{Crun, Docker, Podman, Runc};
 
+pub(super) const ALL: [Engine; 4] = [Docker, Podman, Runc, Crun];
+
 impl Engine {
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -64,8 +66,8 @@ pub(super) struct Plan<'a> {
     pub(super) host_pids: bool,
     /// Docker's and Podman's.
     pub(super) options: Vec<String>,
-    /// Changes runc's and crun's `config.json`.
-    pub(super) spec: Option<fn(&mut Value)>,
+    /// Change runc's and crun's `config.json`.
+    pub(super) spec: Vec<&'a (dyn Fn(&mut Value) + Sync)>,
 }
 
 impl Lab {
@@ -222,9 +224,7 @@ impl Lab {
         if plan.host_pids {
             spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
         }
-        if let Some(change) = plan.spec {
-            change(&mut spec);
-        }
+        plan.spec.iter().for_each(|change| change(&mut spec));
         fs::write(&file, spec.to_string()).unwrap();
         let log = fs::File::create(bundle.join("log")).unwrap();
         let mut command = self.command();

@@ -1,4 +1,4 @@
-//! What an engine decides by the exit code.
+//! What an engine decides by the exit code, of main or of a probe.
 
 use super::lab::*;
 use crate::support::*;
@@ -32,19 +32,53 @@ fn restart_policies_see_mains_code() {
 #[test]
 fn a_restart_finds_everything_as_the_first_start_did() {
     Lab::with(&[Docker, Podman], |lab| {
-        let mut container = with_policy(lab, "always", &["/out", "main", "quits"]);
-        container.ready("main");
-        for restarts in ["1", "2"] {
-            let init = container.init();
-            std::fs::remove_file(container.out.path().join("main.ready")).unwrap();
-            // By hand, or it would be the engine's own wish.
-            run("kill", &["-s", "TERM", &init.to_string()]);
-            container.ready("main");
-            assert_eq!(ask(&container, ".RestartCount"), restarts, "{:?}", lab.engine);
+        for policy in ["always", "unless-stopped"] {
+            restarts(lab, policy);
         }
+    });
+}
+
+fn restarts(lab: &Lab, policy: &str) {
+    let mut container = with_policy(lab, policy, &["/out", "main", "quits"]);
+    container.ready("main");
+    for restarts in ["1", "2"] {
         let init = container.init();
-        assert_eq!(container.stop(init, "60"), (5, 0), "{:?}", lab.engine);
-        assert_eq!(ask(&container, ".State.Status"), "exited", "{:?}", lab.engine);
-        assert_eq!(container.log(), "", "{:?}", lab.engine);
+        std::fs::remove_file(container.out.path().join("main.ready")).unwrap();
+        // By hand, or it would be the engine's own wish.
+        run("kill", &["-s", "TERM", &init.to_string()]);
+        container.ready("main");
+        assert_eq!(ask(&container, ".RestartCount"), restarts, "{:?} {policy}", lab.engine);
+    }
+    let init = container.init();
+    assert_eq!(container.stop(init, "60"), (5, 0), "{:?}", lab.engine);
+    assert_eq!(ask(&container, ".State.Status"), "exited", "{:?}", lab.engine);
+    assert_eq!(container.log(), "", "{:?}", lab.engine);
+}
+
+#[test]
+fn podmans_health_checks_leave_no_zombie() {
+    Lab::with(&[Podman], |lab| {
+        let mark = mark("health");
+        // Checked by hand: Podman's own timers are systemd's.
+        for (probe, healthy) in [
+            (r#"["worker", "orphan", "0"]"#, true),
+            (r#"["lastout", "exec", "--wait", "30s", "--", "worker", "orphan", "0"]"#, true),
+            (r#"["worker", "orphan", "1"]"#, false),
+            (r#"["lastout", "exec", "--", "worker", "orphan", "1"]"#, false),
+        ] {
+            let options = ["--health-cmd", probe, "--health-interval", "disable"].map(String::from).to_vec();
+            let words = vec!["lastout", "--", "worker", "/out", "main", "saves", &mark];
+            let mut container = lab.start(&Plan { mark: mark.clone(), words, options, ..Plan::default() });
+            container.ready("main");
+            let init = container.init();
+            for _ in 0..5 {
+                let output = lab.command().args(["healthcheck", "run", &container.name]).output().unwrap();
+                assert_eq!(output.status.success(), healthy, "{probe}: {}", both(&output));
+            }
+            // Zombies are children, too. Main has not heard of them.
+            until("the last orphan's end", || (children(init).len() == 1).then_some(()));
+            assert_eq!(container.stop(init, "60"), (5, 0), "{}", container.log());
+            assert!(container.saved("main"));
+        }
     });
 }

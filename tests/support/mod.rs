@@ -344,6 +344,17 @@ pub fn running(mark: &str) -> Vec<i32> {
     pids.filter(|pid| *pid != own).filter(has).collect()
 }
 
+/// A process's children that nobody has waited for, as the host sees them.
+pub fn zombies_of(parent: i32) -> Vec<i32> {
+    let is_zombie = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        after_name.trim_start().starts_with(&format!("Z {parent} "))
+    };
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(is_zombie).collect()
+}
+
 /// A mark that no other test and no other run has.
 pub fn mark(name: &str) -> String {
     format!("mark-{name}-{}-{}", std::process::id(), COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
