@@ -4,6 +4,7 @@ mod host;
 mod instances;
 mod killed;
 mod matrix;
+mod page;
 
 /// What a main leaves: so many writers, each by two forks and a session of its own, that hold the volume, and need a
 /// moment after SIGTERM to save their work.

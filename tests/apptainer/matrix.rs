@@ -5,11 +5,12 @@ use std::fs;
 use super::{WRITERS, host::*, main};
 use crate::support::*;
 
-/// How a container is run. `--no-init` is for `--pid`: then the runscript is PID 1 instead of Apptainer's own.
-const OPTIONS: [&[&str]; 4] = [&[], &["--pid"], &["--pid", "--no-init"], &["--containall"]];
+/// How a container is run. `--no-init` is for `--pid`: then the runscript is PID 1 instead of Apptainer's own. By itself it
+/// changes nothing.
+const OPTIONS: [&[&str]; 5] = [&[], &["--no-init"], &["--pid"], &["--pid", "--no-init"], &["--containall"]];
 
 /// What runs main: the name for the table, and the words, after `exec` in a runscript.
-const BY: [(&str, &[&str]); 4] = [
+pub(super) const BY: [(&str, &[&str]); 4] = [
     ("lastout", &["/usr/local/bin/lastout", "--"]),
     ("lastout --pid-namespace", &["/usr/local/bin/lastout", "--pid-namespace", "--"]),
     ("sh", &[]),
