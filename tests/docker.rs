@@ -14,3 +14,4 @@ mod signals;
 mod terminals;
 
 pub(crate) use engine::{release, repository};
+pub(crate) use terminals::{SHELL, work_in};

@@ -6,6 +6,7 @@ mod lab;
 mod policies;
 mod rights;
 mod table;
+mod terminals;
 
 use std::time::{Duration, Instant};
 

@@ -21,6 +21,12 @@ pub(super) static WSCLEAN: LazyLock<&str> = LazyLock::new(|| {
     build("lastout-wsclean", &["--network", "host", "docker/wsclean"])
 });
 
+/// `vi`, `htop` and `python3`: `docker/terminals`. Its packages are fetched once, too.
+pub(super) static TERMINALS: LazyLock<&str> = LazyLock::new(|| {
+    LazyLock::force(&LASTOUT_IMAGE);
+    build("lastout-terminals", &["--network", "host", "docker/terminals"])
+});
+
 /// The static binary alone, and the base of the others.
 pub(super) static LASTOUT_IMAGE: LazyLock<&str> = LazyLock::new(|| {
     run(repository().join("docker/base").to_str().unwrap(), &[]);

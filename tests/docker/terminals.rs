@@ -6,10 +6,10 @@ use super::engine::*;
 use crate::support::{pty::*, *};
 
 /// A shell whose words for its prompt are its own.
-const SHELL: [&str; 4] = ["bash", "--norc", "--noprofile", "-i"];
+pub(crate) const SHELL: [&str; 4] = ["bash", "--norc", "--noprofile", "-i"];
 
 /// What somebody does in a shell who is at its prompt: job control, sizes, the end.
-fn work_in(pty: &mut Pty) {
+pub(crate) fn work_in(pty: &mut Pty) {
     // The engine gives a terminal its size when it is there already.
     let has_size =
         |size: &str| format!("until [ \"$(stty size)\" = '{size}' ]; do :; done; echo \"size=$(stty size)\"");
@@ -102,4 +102,73 @@ fn a_client_on_the_host_has_a_terminal_in_the_container() {
     container.docker(&["kill"]);
     assert_eq!(pty.end(&mut child).0, 125);
     assert_eq!(pty.modes(), before);
+}
+
+/// `vi`, `htop` and `python` as a person uses them, by a client in this way.
+fn use_programs(client: &dyn Fn(&[&str]) -> Command) {
+    let file = format!("/tmp/{}", mark("vi"));
+    let mut pty = Pty::open();
+    let before = pty.modes();
+    let mut child = pty.start(&client(&["vi", "-u", "NONE", &file]));
+    pty.expect(&file);
+    pty.type_in("ihello from vi");
+    pty.expect("hello from vi");
+    pty.type_in(ESCAPE);
+    // It draws all anew, down to lines that were not there.
+    pty.resize(WINDOW.columns + 10, WINDOW.rows + 10);
+    pty.expect(&format!("\x1b[{};", WINDOW.rows + 9));
+    pty.enter(":wq");
+    assert_eq!(pty.end(&mut child).0, 0);
+    assert_eq!(pty.modes(), before);
+    let mut child = pty.start(&client(&["cat", &file]));
+    let (code, shown) = pty.end(&mut child);
+    assert_eq!((code, &*shown), (0, "hello from vi\r\n"));
+
+    let mut child = pty.start(&client(&["env", "HTOPRC=/dev/null", "htop", "-C"]));
+    // Its header, a process, and its row of keys below.
+    pty.expect("Tasks");
+    pty.expect("lastout");
+    pty.expect("Quit");
+    pty.type_in("q");
+    assert_eq!(pty.end(&mut child).0, 0);
+    assert_eq!(pty.modes(), before);
+
+    let mut child = pty.start(&client(&["python3", "-q"]));
+    pty.expect(">>> ");
+    pty.enter("import os; print(6 * 7, 'is it, below', open('/proc/1/comm').read())");
+    pty.expect("42 is it, below lastout");
+    pty.expect(">>> ");
+    pty.enter("for i in range(10 ** 12): i or print('up and', 'running')");
+    pty.expect("... ");
+    pty.enter("");
+    pty.expect("up and running");
+    pty.type_in(INTERRUPT);
+    pty.expect("KeyboardInterrupt");
+    pty.expect(">>> ");
+    // Or its end would be one by that signal.
+    pty.enter("print('goes', 'on')");
+    pty.expect("goes on");
+    pty.expect(">>> ");
+    pty.type_in(END);
+    assert_eq!(pty.end(&mut child).0, 0);
+    assert_eq!(pty.modes(), before);
+}
+
+#[test]
+fn vi_htop_and_python_work_from_inside_and_from_the_host() {
+    if !has("docker") {
+        return;
+    }
+    let container = Container::start(&TERMINALS, &[], &[]);
+    let terminal = ["exec", "-it", "--wait", "30s", "-e", "TERM=xterm", "--"];
+    use_programs(&|words| {
+        let mut command = Command::new(release());
+        command.args(terminal).args(words).env("LASTOUT_CONTROL", container.control());
+        command
+    });
+    use_programs(&|words| {
+        let mut command = docker();
+        command.args(["exec", "-it", &container.name, "lastout"]).args(terminal).args(words);
+        command
+    });
 }
