@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use crate::support::*;
@@ -32,18 +32,19 @@ impl Programs {
     /// Runs the program's main `sh -c 'exit 7'` by `words`, in which `INIT` is the program. Answers with its code and words.
     /// lastout itself is to make its control directory here, and not where another may be.
     fn exit_7(&self, name: &str, words: &[&str]) -> (i32, String) {
-        let control = self.path("control");
-        self.exit_7_with(name, &[&["env", &format!("LASTOUT_CONTROL={}", control.display())][..], words].concat())
+        let control = format!("LASTOUT_CONTROL={}", self.path("control").display());
+        self.exit_with(7, name, &[&["env", &control][..], words].concat())
     }
 
-    fn exit_7_with(&self, name: &str, words: &[&str]) -> (i32, String) {
+    fn exit_with(&self, main: u8, name: &str, words: &[&str]) -> (i32, String) {
         let path = self.path(name);
         let mut all: Vec<&str> =
             words.iter().map(|word| if *word == "INIT" { path.to_str().unwrap() } else { word }).collect();
         if name == "tini" {
             all.push("-s");
         }
-        all.extend(["--", "sh", "-c", "exit 7"]);
+        let main = format!("exit {main}");
+        all.extend(["--", "sh", "-c", &main]);
         let mut command = Command::new(all[0]);
         command.args(&all[1..]).env_remove("LASTOUT_CONTROL").env_remove("LASTOUT_LOG");
         let (out, err) = (self.path("out"), self.path("err"));
@@ -68,34 +69,115 @@ const PLACES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Who is it, and where: Bash's words after `bash -c`. Its `exec -a` keeps the name.
+fn script(what: &str, prepare: &str) -> String {
+    match what {
+        // The program is where nothing can be read any more.
+        "nowhere to write" => format!("exec 3<\"$1\"; {prepare}; shift; exec -a \"$0\" /proc/self/fd/3 \"$@\""),
+        _ => format!("{prepare}; exec \"$@\""),
+    }
+}
+
+fn namespaces(pid1: bool) -> &'static [&'static str] {
+    if pid1 { &["unshare", "--mount", "--pid", "--fork", "--kill-child"] } else { &["unshare", "--mount"] }
+}
+
 #[test]
 fn a_poor_place_is_good_enough_for_main() {
     if !has("root") {
         return;
     }
     let programs = Programs::new();
+    let control = format!("LASTOUT_CONTROL={}", programs.path("control").display());
     for (what, prepare) in PLACES {
-        let script = match what {
-            // The program is where nothing can be read any more.
-            "nowhere to write" => format!("exec 3<\"$1\"; {prepare}; shift; exec -a \"$0\" /proc/self/fd/3 \"$@\""),
-            _ => format!("{prepare}; exec \"$@\""),
-        };
-        for name in NAMES {
-            for pid1 in [true, false] {
-                let mut words = vec!["unshare", "--mount"];
-                if pid1 {
-                    words.extend(["--pid", "--fork", "--kill-child"]);
-                }
-                // Bash, whose `exec -a` keeps the name.
-                words.extend(["bash", "-c", &script, name, "INIT"]);
-                let (code, said) = match what {
-                    "nowhere to write" => programs.exit_7_with(name, &words),
-                    _ => programs.exit_7(name, &words),
-                };
-                assert_eq!(code, 7, "{name}, {what}, PID 1: {pid1}: {said}");
-                let warns = name == "lastout" && what == "nowhere to write";
-                assert_eq!(said.contains("no control directory"), warns, "{name}, {what}, PID 1: {pid1}: {said}");
+        let script = script(what, prepare);
+        for (name, pid1, main) in
+            NAMES.iter().flat_map(|name| [(name, true, 7), (name, false, 7), (name, true, 0), (name, false, 0)])
+        {
+            let control: &[&str] = if what == "nowhere to write" { &[] } else { &["env", &control] };
+            let words = [control, namespaces(pid1), &["bash", "-c", &script, name, "INIT"]].concat();
+            let (code, said) = programs.exit_with(main, name, &words);
+            assert_eq!(code, i32::from(main), "{name}, {what}, PID 1: {pid1}: {said}");
+            let warns = *name == "lastout" && what == "nowhere to write";
+            assert_eq!(said.contains("no control directory"), warns, "{name}, {what}, PID 1: {pid1}: {said}");
+        }
+    }
+}
+
+/// One that holds.
+struct Holding {
+    child: Child,
+    said: PathBuf,
+}
+
+impl Holding {
+    /// By these words, which tell of what it says in `said`.
+    fn start(words: &[&str], said: PathBuf) -> Holding {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).env_remove("LASTOUT_CONTROL").env_remove("LASTOUT_LOG").stdin(Stdio::null());
+        let file = fs::File::create(&said).unwrap();
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Holding { child, said }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.said).unwrap()
+    }
+
+    /// SIGTERM, to the init. Answers with its exit code.
+    fn stop(mut self, init: i32) -> (i32, String) {
+        run("kill", &["-s", "TERM", &init.to_string()]);
+        let code = status(wait(&mut self.child));
+        let said = self.said();
+        assert!(!said.contains("panicked") && !said.contains("bare init"), "{said}");
+        (code, said)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_poor_place_is_good_enough_for_jobs() {
+    if !has("root") {
+        return;
+    }
+    let scratch = scratch();
+    // All that can be written there.
+    let volume = Volume::mount(&scratch.path().join("volume"));
+    fs::copy(LASTOUT, volume.path.join("lastout")).unwrap();
+    let place = "/mnt";
+    for (what, prepare) in PLACES {
+        for pid1 in [true, false] {
+            let told = format!("{what}, PID 1: {pid1}");
+            let script = format!("mount --bind {} {place}; {prepare}; exec \"$@\"", volume.path.display());
+            let own = ["/mnt/lastout", "--control", "/mnt/control"];
+            let words = [namespaces(pid1), &["bash", "-c", &script, "bash"], &own].concat();
+            let holding = Holding::start(&words, scratch.path().join("said"));
+            let control = volume.path.join("control");
+            let on_host = [LASTOUT, "exec", "--wait", "30s", "--control", control.to_str().unwrap(), "--"];
+            let hi = |client: &[&str], code: &str| {
+                let script = format!("echo hi; exit {code}");
+                let output = Command::new(client[0]).args(&client[1..]).args(["sh", "-c", &script]).output().unwrap();
+                (status(output.status).to_string(), both(&output))
+            };
+            assert_eq!(hi(&on_host, "3"), ("3".into(), "hi\n".into()), "{told}: {}", holding.said());
+            let outer = holding.child.id() as i32;
+            let init = if pid1 { children(outer)[0] } else { outer };
+            let target = init.to_string();
+            let there =
+                ["nsenter", "--mount", "--root", "--pid", "--target", &target, "/mnt/lastout", "exec", "--control"];
+            let there = [&there[..], &["/mnt/control", "--"]].concat();
+            for code in ["0", "4"] {
+                assert_eq!(hi(&there, code), (code.into(), "hi\n".into()), "{told}: {}", holding.said());
             }
+            let (code, said) = holding.stop(init);
+            assert_eq!(code, 0, "{told}: {said}");
+            assert!(!fs::exists(volume.path.join("control/control")).unwrap(), "{told}: {said}");
         }
     }
 }
@@ -111,6 +193,41 @@ fn without_standard_streams_main_has_none_either() {
     }
 }
 
+/// Nobody else has this number.
+const AS_NOBODY: [&str; 6] = ["setpriv", "--reuid", "64321", "--regid", "64321", "--clear-groups"];
+
+#[test]
+fn who_may_have_no_process_holds_and_says_so_to_its_clients() {
+    if !has("root") {
+        return;
+    }
+    let programs = Programs::new();
+    let lastout = programs.path("lastout");
+    let lastout = lastout.to_str().unwrap();
+    // Theirs.
+    run("chown", &["64321", programs.0.path().to_str().unwrap()]);
+    let control = programs.path("control");
+    let control = control.to_str().unwrap();
+    for own in [&[][..], &["--pid-namespace"]] {
+        let words = [&AS_NOBODY[..], &["prlimit", "--nproc=1", lastout, "--control", control], own].concat();
+        let holding = Holding::start(&words, programs.path("said"));
+        let job = [lastout, "exec", "--wait", "30s", "--control", control, "--", "true"];
+        let output = Command::new(AS_NOBODY[0]).args(&AS_NOBODY[1..]).args(job).output().unwrap();
+        assert_eq!(status(output.status), 125, "{own:?}: {}{}", both(&output), holding.said());
+        assert!(both(&output).contains("resource temporarily unavailable"), "{own:?}: {}", both(&output));
+        let init = holding.child.id() as i32;
+        let (code, said) = holding.stop(init);
+        assert_eq!(code, 0, "{own:?}: {said}");
+        let warning = "no PID namespace of its own (cannot make one: resource temporarily unavailable)";
+        assert_eq!(said.contains(warning), !own.is_empty(), "{own:?}: {said}");
+    }
+    // With a main it does not hold.
+    let words = [&AS_NOBODY[..], &["prlimit", "--nproc=1", "INIT", "--pid-namespace"]].concat();
+    let (code, said) = programs.exit_7("lastout", &words);
+    assert_eq!(code, 125, "{said}");
+    assert!(said.contains("going on as a subreaper") && said.contains("resource temporarily unavailable"), "{said}");
+}
+
 #[test]
 fn who_may_have_no_process_says_so() {
     if !has("root") {
@@ -118,10 +235,8 @@ fn who_may_have_no_process_says_so() {
     }
     let programs = Programs::new();
     for (name, failure) in NAMES.into_iter().zip([125, 1, 1, 1]) {
-        // Nobody else has this number.
-        let words =
-            ["setpriv", "--reuid", "64321", "--regid", "64321", "--clear-groups", "prlimit", "--nproc=1", "INIT"];
-        let (code, said) = programs.exit_7_with(name, &words);
+        let words = [&AS_NOBODY[..], &["prlimit", "--nproc=1", "INIT"]].concat();
+        let (code, said) = programs.exit_with(7, name, &words);
         assert_eq!(code, failure, "{name}: {said}");
         // dumb-init's own words.
         let told = ["resource temporarily unavailable", "unable to fork"];

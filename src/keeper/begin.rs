@@ -5,7 +5,6 @@ use std::{
     ffi::CString,
     fs::File,
     os::fd::OwnedFd,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
@@ -52,7 +51,7 @@ impl<'a> Keeper<'a> {
         if terminal.is_none() {
             stdio[0] = Some(match client.stdin.take() {
                 Some(fifo) => blocking(fifo).map_err(refuse("open stdin"))?,
-                None => fd::open(Path::new("/dev/null")).map_err(refuse("open /dev/null"))?.into(),
+                None => fd::nothing().map_err(refuse("open /dev/null"))?,
             });
         }
         if terminal.is_some() {

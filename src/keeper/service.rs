@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     ffi::CString,
-    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -229,12 +228,12 @@ impl<'a> Service<'a> {
         third: Option<&OwnedFd>,
         pid_variable: Option<&str>,
     ) -> io::Result<Spawned> {
-        let null = File::open("/dev/null")?.into();
+        let nothing = fd::nothing()?;
         let command = Command {
             words,
             env: Some(env),
             cwd: Some(&self.cwd),
-            stdio: [Some(&null), Some(outputs[0]), Some(outputs[1])],
+            stdio: [Some(&nothing), Some(outputs[0]), Some(outputs[1])],
             third,
             pid_variable,
             original: &self.start.original.for_jobs(),

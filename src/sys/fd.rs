@@ -52,6 +52,15 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(File::from(openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?))
 }
 
+/// Something with nothing to read: `/dev/null`, or where that is not there a pipe whose other end is closed.
+pub fn nothing() -> io::Result<OwnedFd> {
+    match open(Path::new("/dev/null")) {
+        Ok(null) => Ok(null.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?.0),
+        Err(error) => Err(error),
+    }
+}
+
 /// A pipe: (reading end, writing end), closed on exec, the reading end non-blocking.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
