@@ -48,6 +48,8 @@ impl Signal {
     pub const STOP: Signal = Signal(19);
     /// Stop, from the keyboard.
     pub const TSTP: Signal = Signal(20);
+    /// Urgent data on a socket.
+    pub const URG: Signal = Signal(23);
     /// The terminal's window has another size.
     pub const WINCH: Signal = Signal(28);
     /// Read from the terminal in the background.

@@ -51,9 +51,9 @@ impl Terminal {
     /// The job has started: from here on its keys are its own, ^C as well.
     pub(super) fn begin(&mut self) -> std::io::Result<()> {
         if self.interactive {
-            let raw = Raw::enter(fd::standard(0))?;
-            raw.mind_panics();
-            self.raw = Some(raw);
+            let raw = self.raw.insert(Raw::of(fd::standard(0))?);
+            raw.mind_every_end();
+            raw.enter()?;
         }
         Ok(())
     }

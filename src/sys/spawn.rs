@@ -226,12 +226,7 @@ impl Command<'_> {
             unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         }
         for signal in self.reset {
-            // What the kernel calls `sigaction` is no larger: SIG_DFL, no flags, no mask.
-            let default = [0u64; 4];
-            let (new, old) = (default.as_ptr(), std::ptr::null_mut::<u64>());
-            // Not by the C library, which does not let anybody touch the signals that it keeps for its threads.
-            // SAFETY: `new` is valid for reading, and SIG_DFL is no handler.
-            unsafe { libc::syscall(libc::SYS_rt_sigaction, signal.get(), new, old, size_of::<u64>()) };
+            super::signals::reset(*signal);
         }
         // Last: from here on a signal acts on the command, not on us.
         self.original.restore_mask();

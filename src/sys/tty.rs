@@ -6,12 +6,12 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::fs::OpenOptionsExt,
     },
-    sync::Mutex,
+    sync::OnceLock,
 };
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-use super::{process, start};
+use super::{process, signals, start};
 use crate::base::{Pgid, Pid, Signal, Size};
 
 /// Our terminal, whose foreground main has for as long as it runs.
@@ -190,24 +190,26 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Makes it raw. In its background this stops the process, as everything that asks for the terminal.
-    pub fn enter(terminal: BorrowedFd<'static>) -> io::Result<Raw> {
-        let before = Modes::of(terminal)?;
-        before.raw().set(terminal)?;
-        Ok(Raw { terminal, before, is_raw: true })
+    /// As it is; not raw yet.
+    pub fn of(terminal: BorrowedFd<'static>) -> io::Result<Raw> {
+        Ok(Raw { terminal, before: Modes::of(terminal)?, is_raw: false })
     }
 
-    /// A panic drops nothing: has it give the terminal back, too.
-    pub fn mind_panics(&self) {
-        let (terminal, before) = (self.terminal, Mutex::new(self.before.clone()));
-        start::at_panic(move |panic| {
-            if let Ok(before) = before.lock()
-                && is_ours(terminal)
-            {
-                let _ = before.set(terminal);
-            }
+    /// A panic and a signal that ends us drop nothing: has them give the terminal back, too. One for each process.
+    pub fn mind_every_end(&self) {
+        MINDED.get_or_init(|| (self.terminal, self.before.0.clone().into()));
+        start::at_panic(|panic| {
+            give_back();
             start::last_words(panic)
         });
+        signals::last_deed(give_back);
+    }
+
+    /// Makes it raw. In its background this stops the process, as everything that asks for the terminal.
+    pub fn enter(&mut self) -> io::Result<()> {
+        self.before.raw().set(self.terminal)?;
+        self.is_raw = true;
+        Ok(())
     }
 
     /// For as long as we are stopped, or for good: as it was before.
@@ -223,6 +225,17 @@ impl Raw {
         if is_ours(self.terminal) {
             self.is_raw = self.before.raw().set(self.terminal).is_ok();
         }
+    }
+}
+
+/// The terminal to give back when we end without a word, and its modes.
+static MINDED: OnceLock<(BorrowedFd<'static>, libc::termios)> = OnceLock::new();
+
+/// Only what a signal handler may do.
+fn give_back() {
+    if let Some((terminal, before)) = MINDED.get().filter(|(terminal, _)| is_ours(*terminal)) {
+        // SAFETY: `before` is valid for reading.
+        unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, before) };
     }
 }
 
@@ -251,7 +264,9 @@ mod tests {
             (modes.input_flags, modes.output_flags, modes.local_flags, modes.control_chars[..17].to_vec())
         };
         let before = modes();
-        let mut raw = Raw::enter(slave.as_fd()).unwrap();
+        let mut raw = Raw::of(slave.as_fd()).unwrap();
+        assert_eq!(modes(), before);
+        raw.enter().unwrap();
         assert_ne!(modes(), before);
         raw.leave();
         assert_eq!(modes(), before);
@@ -260,8 +275,9 @@ mod tests {
         drop(raw);
         assert_eq!(modes(), before);
         let child = spawn::fork_child(|| {
-            let raw = Raw::enter(slave.as_fd()).unwrap();
-            raw.mind_panics();
+            let mut raw = Raw::of(slave.as_fd()).unwrap();
+            raw.mind_every_end();
+            raw.enter().unwrap();
             if modes() == before {
                 return 0;
             }

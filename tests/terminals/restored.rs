@@ -1,6 +1,14 @@
 //! The client's terminal is given back as it was, whatever ends the client, and its end is the job's.
 
-use std::process::{Child, Command};
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command},
+};
+
+use lastout::{
+    base::{Pid, Signal},
+    sys::signals,
+};
 
 use super::exec::{roles, watcher};
 use crate::support::{pty::*, *};
@@ -51,6 +59,28 @@ fn a_signal_to_the_client() {
     });
     assert_eq!(code, 143);
     assert_eq!(pty.modes(), plain);
+}
+
+#[test]
+fn every_signal_that_ends_the_client() {
+    let init = Init::start(As::Subreaper, &[]);
+    let path = watcher(&init);
+    let plain = Pty::open().modes();
+    // Passed on, see above; those that end nobody, or that nobody can do anything about; and those of the C library's
+    // own that it has ignored in what a program with threads spawns (musl).
+    let others = [1, 2, 3, 10, 12, 15, 9, 17, 18, 19, 20, 21, 22, 23, 28, 32, 33, 34];
+    for signal in (1..=64).filter(|signal| !others.contains(signal)).filter_map(Signal::new) {
+        let mut pty = Pty::open();
+        let mut command = Command::new("prlimit");
+        command.args(["--core=0", LASTOUT, "exec", "-it", "--", "perl"]).arg(&path);
+        let mut child = pty.start(command.env("LASTOUT_CONTROL", init.control()));
+        pty.expect("<up>");
+        assert_ne!(pty.modes(), plain, "it is raw meanwhile");
+        signals::send(Pid::new(child.id() as i32).unwrap(), signal).unwrap();
+        let ended = until(&format!("the end by {signal}"), || child.try_wait().unwrap());
+        assert_eq!(ended.signal(), Some(signal.get()), "{signal}: {ended}");
+        assert_eq!(pty.modes(), plain, "{signal}");
+    }
 }
 
 #[test]
