@@ -52,6 +52,11 @@ const DELIBERATE: &[(&[&str], &[&str], &str)] = &[
         "the terminal after its end | stays with the dead group: the next reader gets EIO | is given back | A script goes on.",
     ),
     (
+        &ALL,
+        &["terminal's modes"],
+        "the terminal's modes, when a signal has ended main | stay as main left them | are as before | A script goes on.",
+    ),
+    (
         &["tini", "tini-static"],
         &["stopped main"],
         "^Z in main, below a shell with job control | hangs the caller | stops it, too; `fg` goes on | The shell learns of it.",
@@ -657,6 +662,19 @@ fn the_terminal_is_given_to_main_and_comes_back() {
                 let said = on_a_terminal(&script.replace("INIT", &init(program)), b"hello\n");
                 // Echoed, and perhaps read.
                 (said.matches("hello").count(), said.split(' ').next().map(String::from))
+            });
+        }
+    }
+    for case in cases(&ALL).into_iter().filter(|case| !case.pid1) {
+        let ways: &[&str] = if case.who == "dumb-init" { &["--", "-c --"] } else { &["--"] };
+        for way in ways {
+            case.compare("terminal's modes", |program| {
+                let init = format!("{} {way}", case.path(program).display());
+                let script = format!("stty -g; {init} sh -c 'stty raw -echo; kill -KILL $$'; stty -g");
+                let said = on_a_terminal(&script, b"");
+                let modes: Vec<_> = said.split_whitespace().filter(|word| word.matches(':').count() > 9).collect();
+                assert_eq!(modes.len(), 2, "{said}");
+                modes[0] == modes[1]
             });
         }
     }

@@ -28,7 +28,7 @@ use crate::{
     sys::{
         memory, process,
         start::{self, Original},
-        tty,
+        tty::{self, Lent},
     },
 };
 
@@ -111,10 +111,17 @@ pub fn run(plan: Plan, mut original: Original) -> u8 {
 
 /// The init itself.
 fn run_init(plan: &'static Plan, original: &Original) -> u8 {
+    let place = plan.manner.place;
+    // Before we leave it.
+    let terminal = match place {
+        Place::Group => Lent::find(false),
+        Place::GroupOfTerminal => Lent::find(true),
+        Place::Session | Place::Ours => Lent::find_without_foreground(),
+    };
     // The kernel tells a session's leader that it has lost its terminal, once: that is not main's.
-    let leaves = plan.manner.place == Place::Session && tty::leave();
+    let leaves = place == Place::Session && tty::leave();
     let swallowed = if leaves { vec![Signal::HUP, Signal::CONT] } else { Vec::new() };
-    let mut turn = match turn::Turn::new(plan, original, swallowed) {
+    let mut turn = match turn::Turn::new(plan, original, terminal, swallowed) {
         Ok(turn) => turn,
         Err(reason) => {
             log::error!("{reason}");

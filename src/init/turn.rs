@@ -18,7 +18,6 @@ use super::{
     bare::{self, Bare},
     control::{self, Control},
     helper::Helper,
-    manner::Place,
     token::Token,
     voice::{Gravity, Speaker, TARGET, Voice},
 };
@@ -140,7 +139,12 @@ pub(super) fn entries(export: &[(String, String)]) -> Vec<Vec<u8>> {
 
 impl<'a> Turn<'a> {
     /// Everything that can fail, before anything runs.
-    pub(super) fn new(plan: &'static Plan, original: &'a Original, swallowed: Vec<Signal>) -> Result<Turn<'a>, String> {
+    pub(super) fn new(
+        plan: &'static Plan,
+        original: &'a Original,
+        terminal: Option<Lent>,
+        swallowed: Vec<Signal>,
+    ) -> Result<Turn<'a>, String> {
         let failed = |what: &str| {
             let what = what.to_string();
             move |error: std::io::Error| format!("cannot {what}: {}", crate::sys::errno(&error))
@@ -189,11 +193,7 @@ impl<'a> Turn<'a> {
             core,
             poller,
             signals: &bare.signals,
-            terminal: match manner.place {
-                Place::Group => Lent::find(false),
-                Place::GroupOfTerminal => Lent::find(true),
-                Place::Session | Place::Ours => None,
-            },
+            terminal,
             // Nobody else has words for standard output.
             stdout: match &manner.voice {
                 Some(voice) if voice.speaker == Speaker::Tini && voice.level >= Gravity::Info as i32 => {

@@ -14,11 +14,15 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use super::{process, signals, start};
 use crate::base::{Pgid, Pid, Signal, Size};
 
-/// Our terminal, whose foreground main has for as long as it runs.
+/// Our terminal, which main has for as long as it runs.
 #[derive(Debug)]
 pub struct Lent {
     terminal: OwnedFd,
     before: Option<Modes>,
+    /// Its foreground is ours to give. Or main sees to that itself: in our group, or in a session of its own.
+    gives: bool,
+    /// Main has the foreground from us. Not in a shell's background.
+    given: bool,
 }
 
 impl Lent {
@@ -29,7 +33,12 @@ impl Lent {
         let terminal =
             input.and_then(|input| input.try_clone_to_owned().ok()).or_else(|| controlling().filter(|_| anywhere))?;
         let before = Modes::of(&terminal).ok();
-        is_ours(terminal.as_fd()).then_some(Lent { terminal, before })
+        is_ours(terminal.as_fd()).then_some(Lent { terminal, before, gives: true, given: true })
+    }
+
+    /// The same, for a main that is not put into the foreground.
+    pub fn find_without_foreground() -> Option<Lent> {
+        Some(Lent { gives: false, given: false, ..Lent::find(false)? })
     }
 
     /// To `leader`'s process group.
@@ -40,31 +49,39 @@ impl Lent {
     /// Main has ended. `as_before`: in the modes that it had, for whom a signal ends can set nothing right any more;
     /// what somebody has set who ended by himself is to stay (`lastout -- stty -echo`), which is how shells do it.
     pub fn take_back(&self, as_before: bool) {
-        let _ = nix::unistd::tcsetpgrp(&self.terminal, nix::unistd::getpgrp());
-        if let Some(before) = self.before.as_ref().filter(|_| as_before) {
+        if self.given {
+            let _ = nix::unistd::tcsetpgrp(&self.terminal, nix::unistd::getpgrp());
+        }
+        // The session of a main that led one has let go of it with main's end (tty_ioctl(4)).
+        if let Some(before) = self.before.as_ref().filter(|_| as_before && is_ours(self.terminal.as_fd())) {
             let _ = before.set(&self.terminal);
         }
     }
 
     /// Main was stopped. The shell that waits for us is to know: our process group stops as by the terminal's key, until
     /// somebody lets it go on. Where nobody could, the kernel drops that, and main is not to stand still for ever.
-    pub fn suspend(&self, main: Pid, by: Signal) -> io::Result<()> {
-        let main_has_it = || nix::unistd::tcgetpgrp(&self.terminal).is_ok_and(|group| group.as_raw() == main.get());
+    pub fn suspend(&mut self, main: Pid, by: Signal) -> io::Result<()> {
+        if !self.gives {
+            return Ok(());
+        }
+        let main_has_it =
+            |lent: &Lent| nix::unistd::tcgetpgrp(&lent.terminal).is_ok_and(|group| group.as_raw() == main.get());
         if process::me() != Pid::INIT {
             // A shell puts who runs in the background into the foreground without a word: then it has only to be given on.
             let asks = matches!(by, Signal::TTIN | Signal::TTOU) && is_ours(self.terminal.as_fd());
-            if main_has_it() {
+            if main_has_it(self) {
                 nix::unistd::tcsetpgrp(&self.terminal, nix::unistd::getpgrp())?;
             }
             if !asks {
                 super::signals::stop_group()?;
             }
-            if is_ours(self.terminal.as_fd()) {
+            self.given = is_ours(self.terminal.as_fd());
+            if self.given {
                 self.give(main)?;
             }
         }
         // In the background the shell's SIGCONT is passed on. SIGSTOP may have been somebody's wish for main alone.
-        match Pgid::led_by(main).filter(|_| by != Signal::STOP && main_has_it()) {
+        match Pgid::led_by(main).filter(|_| by != Signal::STOP && main_has_it(self)) {
             Some(group) => super::signals::send_group(group, Signal::CONT),
             None => Ok(()),
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     process::{Child, Command},
 };
 
@@ -96,6 +97,28 @@ fn one_that_reads_in_the_background_stops_and_reads_on_in_the_foreground() {
 }
 
 #[test]
+fn one_that_ends_in_the_background_leaves_the_terminal_to_the_shell() {
+    let scratch = scratch();
+    let (mut pty, mut child) = shell(&scratch);
+    let file = scratch.path().join("goes-on").display().to_string();
+    pty.enter(&words(&scratch, &format!("sh -c 'echo \"re\"ady; until test -e {file}; do sleep 0.01; done'")));
+    pty.expect("ready\r\n");
+    pty.type_in(SUSPEND);
+    pty.expect("Stopped");
+    pty.expect("outer> ");
+    pty.enter("bg");
+    pty.expect("outer> ");
+    fs::write(&file, "").unwrap();
+    until("its end", || (!is_running(&file)).then_some(()));
+    pty.enter("echo \"go\"es; cat");
+    pty.expect("goes\r\n");
+    pty.type_in(END);
+    pty.expect("outer> ");
+    pty.enter("exit");
+    pty.end(&mut child);
+}
+
+#[test]
 fn where_nobody_could_let_it_go_on_the_key_stops_nothing() {
     let scratch = scratch();
     let path = watcher_in(&scratch).display().to_string();
@@ -121,7 +144,11 @@ fn where_nobody_could_let_it_go_on_the_key_stops_nothing() {
 #[test]
 fn the_modes_come_back_when_a_signal_ends_main_and_stay_when_it_ends_by_itself() {
     let scratch = scratch();
-    for option in ["", "--pid-namespace"] {
+    let control = scratch.path().join("control").display().to_string();
+    let lastout_itself = ["lastout", "--control", &control];
+    let itself = [&lastout_itself[..], &[&lastout_itself[..], &["--pid-namespace"]].concat()].map(<[&str]>::to_vec);
+    let personas = [vec!["tini", "-s"], vec!["dumb-init"], vec!["dumb-init", "-c"], vec!["catatonit"]];
+    for init in itself.into_iter().chain(personas) {
         for (main, by, comes_back) in [
             ("stty raw -echo; echo up; read line; kill -9 $$", None, true),
             ("stty raw -echo; echo up; exec sleep 1000", Some("TERM"), true),
@@ -129,12 +156,7 @@ fn the_modes_come_back_when_a_signal_ends_main_and_stay_when_it_ends_by_itself()
         ] {
             let mut pty = Pty::open();
             let before = pty.modes();
-            let control = scratch.path().join("control").display().to_string();
-            let mut args = vec!["--control", &control, "--", "sh", "-c", main];
-            if !option.is_empty() {
-                args.insert(0, option);
-            }
-            let mut child = pty.start(&lastout(&args));
+            let mut child = pty.start(called(&scratch, &init).args(["--", "sh", "-c", main]));
             pty.expect("up");
             assert_ne!(pty.modes(), before, "{main}");
             match by {
@@ -142,8 +164,35 @@ fn the_modes_come_back_when_a_signal_ends_main_and_stay_when_it_ends_by_itself()
                 None => pty.type_in("\n"),
             }
             pty.end(&mut child);
-            assert_eq!(pty.modes() == before, comes_back, "{option} {main}");
+            assert_eq!(pty.modes() == before, comes_back, "{init:?} {main}");
         }
+    }
+}
+
+/// An init by the name that is the first of these words, with the others before its command.
+fn called(directory: &tempfile::TempDir, words: &[&str]) -> Command {
+    let path = directory.path().join(words[0]);
+    let _ = symlink(LASTOUT, &path);
+    let mut command = Command::new(path);
+    command.args(&words[1..]).env_remove("LASTOUT_CONTROL");
+    command
+}
+
+#[test]
+fn the_modes_come_back_below_a_shell_too() {
+    let scratch = scratch();
+    for words in [&["dumb-init"][..], &["dumb-init", "-c"], &["tini", "-s"]] {
+        let (mut pty, mut child) = shell(&scratch);
+        let init = format!("{} {}", called(&scratch, words).get_program().display(), words[1..].join(" "));
+        // As commands see them: the shell has its own while a line is typed.
+        let [before, after] = ["before", "after"].map(|name| scratch.path().join(name));
+        let main = "stty raw -echo; kill -KILL $$";
+        pty.enter(&format!("stty -g >{}; {init} -- sh -c '{main}'; stty -g >{}", before.display(), after.display()));
+        pty.expect("outer> ");
+        let [before, after] = [before, after].map(|path| fs::read_to_string(path).unwrap());
+        assert_eq!(before, after, "{words:?}");
+        pty.enter("exit");
+        pty.end(&mut child);
     }
 }
 

@@ -77,9 +77,15 @@ impl Turn<'_> {
             Action::Signal(pid, signal) => {
                 report(signals::send(pid, signal), || format!("cannot send {signal} to pid {pid}"));
             }
-            Action::StopSelf => report(process::stop_self(), || "cannot stop ourselves".into()),
+            Action::StopSelf => {
+                // A shell has it then, and whose it is afterwards is not told to who has left it.
+                if self.plan.manner.place == Place::Session && process::me() != Pid::INIT {
+                    self.terminal = None;
+                }
+                report(process::stop_self(), || "cannot stop ourselves".into());
+            }
             Action::Suspend { main, by } => {
-                let suspended = self.terminal.as_ref().map(|terminal| terminal.suspend(main, by));
+                let suspended = self.terminal.as_mut().map(|terminal| terminal.suspend(main, by));
                 report(suspended.unwrap_or(Ok(())), || "cannot stop with main".into());
             }
             Action::Watch(pid) => self.watch(pid),
