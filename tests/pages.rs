@@ -179,3 +179,31 @@ fn the_manual_page_is_right_for_both_of_its_readers() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    let all: &[&[&str]] = &[
+        &["completions", "bash"],
+        &["completions", "zsh"],
+        &["completions", "fish"],
+        &["completions", "--for", "--", "ex"],
+        &["man"],
+        &["help"],
+        &["help", "exec"],
+        &["--help"],
+        &["--version"],
+        &["exec", "--help"],
+        &["check", "--schema"],
+        &["limits"],
+    ];
+    for words in all {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = lastout(words).stdout(full).output().unwrap();
+        let said = both(&output);
+        assert!(said.ends_with(": cannot write: no space left on device\n"), "{words:?}: {said}");
+        assert_eq!(status(output.status), 125, "{words:?}");
+    }
+    // Who has read enough asks for nothing more.
+    let enough = run("bash", &["-c", "trap '' PIPE; \"$@\" | :; echo ${PIPESTATUS[0]}", "bash", LASTOUT, "man"]);
+    assert_eq!(enough, "0\n");
+}

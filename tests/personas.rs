@@ -5,7 +5,7 @@ mod suites;
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
     io::Write,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -71,6 +71,11 @@ const DELIBERATE: &[(&[&str], &[&str], &str)] = &[
         &["tini", "tini-static"],
         &["trace"],
         "`-vvv` | each look for children | without those lines | It does not look every second.",
+    ),
+    (
+        &["tini", "tini-static"],
+        &["said of what cannot be executed"],
+        "`-vv`, no terminal, a command that cannot be executed | what its child does with the terminal, too | what tini does | The child says nothing of its own.",
     ),
     (
         &["catatonit"],
@@ -234,6 +239,7 @@ fn command_lines_and_exit_codes_are_the_originals() {
         ("said", TINI, &["-svv", "--", "sh", "-c", "kill -KILL $$"]),
         ("said", TINI, &["-sv", "--", "lastout-no-such-program"]),
         ("trace", TINI, &["-svvv", "true"]),
+        ("said of what cannot be executed", TINI, &["-svv", "--", "lastout-no-such-program"]),
         ("no reaper", TINI, &["true"]),
         ("said", TINI, &["-g", "-sw", "--", "sh", "-c", "(sh -c 'sleep 0.1; exit 3' & ); sleep 0.5"]),
         ("dumb usage", DUMB_INIT, &[]),
@@ -249,6 +255,9 @@ fn command_lines_and_exit_codes_are_the_originals() {
         ("bad value", DUMB_INIT, &["-r", "32:1", "true"]),
         ("bad value", DUMB_INIT, &["-r", "TERM:INT", "true"]),
         ("bad value", DUMB_INIT, &["--rewrite=1:-1", "true"]),
+        ("good value", DUMB_INIT, &["-r", "4294967311:1", "perl", "-e", "kill 'TERM', getppid; sleep 9"]),
+        ("bad value", DUMB_INIT, &["-r", "99999999999999999999:1", "true"]),
+        ("bad value", DUMB_INIT, &["-r", "15:-4294967297", "true"]),
         ("good value", DUMB_INIT, &["--rewr", " 1: 2x", "--single", "sh", "-c", "exit 3"]),
         ("help", DUMB_INIT, &["--help"]),
         ("version", DUMB_INIT, &["-V"]),
@@ -273,12 +282,28 @@ fn command_lines_and_exit_codes_are_the_originals() {
             case.compare_output(name, args, &[]);
         }
     }
+    for case in cases(&ALL) {
+        let options: &[&[&str]] = match case.who {
+            "dumb-init" | "catatonit" => &[&["-h"], &["-V"]],
+            _ => &[&["-h"], &["--version"], &["-l"]],
+        };
+        for option in options {
+            case.compare("nowhere to write", |program| {
+                let full = || File::options().write(true).open("/dev/full").unwrap();
+                status(case.command(program, option).stdout(full()).stderr(full()).status().unwrap())
+            });
+        }
+    }
     type Environment<'a> = (&'a str, &'static [&'static str], &'a [&'a str], &'a [(&'a str, &'a str)]);
     let environments: &[Environment] = &[
         ("subreaper", TINI, &["true"], &[("TINI_SUBREAPER", "")]),
         ("quiet", TINI, &["true"], &[("TINI_VERBOSITY", "0")]),
         ("quiet", TINI, &["-vvv", "true"], &[("TINI_VERBOSITY", "x")]),
         ("loud", TINI, &["-s", "true"], &[("TINI_VERBOSITY", "3")]),
+        ("loud", TINI, &["-s", "true"], &[("TINI_VERBOSITY", "4294967298")]),
+        ("quiet", TINI, &["-s", "true"], &[("TINI_VERBOSITY", "4294967296")]),
+        ("trace", TINI, &["-s", "true"], &[("TINI_VERBOSITY", "-1")]),
+        ("trace", TINI, &["-s", "true"], &[("TINI_VERBOSITY", "99999999999999999999")]),
         ("posix", TINI, &["-s", "sh", "-c", "exit 3"], &[("POSIXLY_CORRECT", "")]),
         ("single", DUMB_INIT, &["true"], &[("DUMB_INIT_DEBUG", "1"), ("DUMB_INIT_SETSID", "0")]),
         ("not debug", DUMB_INIT, &["true"], &[("DUMB_INIT_DEBUG", "yes"), ("DUMB_INIT_SETSID", "no")]),
@@ -288,6 +313,25 @@ fn command_lines_and_exit_codes_are_the_originals() {
     ];
     for (name, who, args, env) in environments {
         cases(who).iter().for_each(|case| case.compare_output(name, args, env));
+    }
+    for case in cases(CATATONIT) {
+        for script in ["exit 3", "sleep 0.1 & (sleep 0.05 &) ; sleep 0.5", "sleep 0.3 & exit 4"] {
+            case.compare("debug of its own", |program| {
+                let mut command = case.command(program, &["--", "sh", "-c", script]);
+                let (code, _, said) = case.output(command.env("CATATONIT_DEBUG", ""));
+                let own = said.lines().filter(|line| !line.contains("tty")).map(String::from);
+                (code, own.collect::<Vec<_>>())
+            });
+        }
+    }
+    for case in cases(TINI) {
+        for level in ["-1", "4294967295"] {
+            case.compare("everything", |program| {
+                let mut command = case.command(program, &["-s", "--", "perl", "-e", "kill 'USR1', getppid; sleep 9"]);
+                let (code, said, _) = case.output(command.env("TINI_VERBOSITY", level));
+                (code, said.contains("TRACE"), said.contains("DEBUG"))
+            });
+        }
     }
     for case in cases(&ALL) {
         for code in [0, 1, 2, 42, 125, 126, 127, 128, 143, 200, 254, 255] {

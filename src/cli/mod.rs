@@ -10,7 +10,12 @@ mod personas;
 mod values;
 mod words;
 
-use std::ffi::OsString;
+use std::{
+    ffi::OsString,
+    io::{ErrorKind, Write},
+};
+
+use anyhow::Context;
 
 use crate::{
     client::{FAILURE, Outcome, conclude},
@@ -72,10 +77,7 @@ const HELP: Subcommand = Subcommand {
             },
             Some(other) => return unexpected(other),
         };
-        Ok(Box::new(move |_| {
-            print(&help);
-            Ok(0)
-        }))
+        Ok(Box::new(move |_| print(&help)))
     },
 };
 
@@ -122,47 +124,38 @@ pub fn run(mut original: Original, words: Vec<OsString>) -> u8 {
             Err(stop) => answer(stop, "lastout", init::USAGE, init_help, &original),
         };
     };
+    let name = format!("lastout {}", called.name);
     match (called.read)(&mut Words::new(&words[2..], called.flags)) {
         Ok(run) => {
             original.restore_mask();
             original.reap_children();
-            conclude(called.name, run(&original))
+            conclude(&name, run(&original))
         }
-        Err(stop) => {
-            let name = format!("lastout {}", called.name);
-            answer(stop, &name, &called.usage(), || help(called), &original)
-        }
+        Err(stop) => answer(stop, &name, &called.usage(), || help(called), &original),
     }
 }
 
 /// Help and version are answers; everything else is our failure, and tells how to do it right.
 fn answer(stop: Stop, name: &str, usage: &str, help: impl FnOnce() -> String, original: &Original) -> u8 {
     original.restore_mask();
-    match stop {
+    let printed = match stop {
         Stop::Help => print(&help()),
         Stop::Version => print(concat!("lastout ", env!("CARGO_PKG_VERSION"), "\n")),
         Stop::Wrong(why) => {
             eprintln!("{name}: {why}\n\nUsage: {usage}\n\nSee {name} --help.");
             return FAILURE;
         }
-    }
-    0
+    };
+    conclude(name, printed)
 }
 
-/// To standard output, or error.
-fn put(stdout: bool, text: &str) {
-    use std::io::Write;
-    if stdout {
-        print(text);
-    } else {
-        let _ = std::io::stderr().write_all(text.as_bytes());
+/// To standard output, all that there is to do. Whoever reads no further has read enough.
+fn print(text: &str) -> Outcome {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write"),
+        Ok(()) | Err(_) => Ok(0),
     }
-}
-
-/// To standard output. Whoever reads no further has read enough.
-fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    io::Write,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -45,7 +46,7 @@ pub(super) struct Persona {
 /// What has been read so far.
 struct Draft {
     plan: Plan,
-    level: i32,
+    level: u32,
     /// No command, for ever.
     pause: bool,
     /// What to say before anything runs.
@@ -138,7 +139,8 @@ Environment variables:
             draft.plan.manner.forwarding.to_main_only = false;
         }
         if let Some(level) = std::env::var_os("TINI_VERBOSITY") {
-            draft.level = leading_number(level.as_bytes()).map_or(0, |(number, _)| number);
+            // Unsigned there: below 0 is everything.
+            draft.level = leading_number(level.as_bytes()).map_or(0, |(number, _)| number as u32);
         }
         if process::me() != Pid::INIT && draft.plan.manner.no_subreaper && !process::is_subreaper() {
             draft.said.push((Gravity::Warn, NO_REAPER));
@@ -212,7 +214,7 @@ lastout's control directory; without it there is none
             'h' => return Err(Stop::Help),
             'V' => return Err(Stop::Version),
             'c' => draft.plan.manner.place = Place::Ours,
-            'v' => draft.level = Gravity::Trace as i32,
+            'v' => draft.level = Gravity::Trace as u32,
             _ => draft.plan.manner.forwarding.rewritten.push(rewriting(value.as_bytes()).ok_or_else(|| {
                 Stop::Wrong(
                     "Usage: -r option takes <signum>:<signum>, where <signum> is between 1 and 31.\n\
@@ -226,7 +228,7 @@ lastout's control directory; without it there is none
     environment: |draft| {
         let is = |name, value| std::env::var_os(name).is_some_and(|found| found == value);
         if is("DUMB_INIT_DEBUG", "1") {
-            draft.level = Gravity::Trace as i32;
+            draft.level = Gravity::Trace as u32;
             draft.said.push((Gravity::Debug, "Running in debug mode."));
         }
         if is("DUMB_INIT_SETSID", "0") {
@@ -246,16 +248,16 @@ lastout's control directory; without it there is none
     },
 };
 
-/// `scanf`'s `%d:%d`, which does not mind what follows.
+/// `scanf`'s `%d:%d`, which does not mind what follows, and takes of a number what an `int` has room for.
 fn rewriting(text: &[u8]) -> Option<(Signal, Option<Signal>)> {
     let (from, rest) = leading_number(text)?;
     let (to, _) = leading_number(rest.strip_prefix(b":")?)?;
-    let known = |number: &i32| (0..32).contains(number);
-    Some((Signal::new(Some(from).filter(known)?)?, Signal::new(Some(to).filter(known)?)))
+    let known = |number: i64| Some(number as i32).filter(|number| (0..32).contains(number));
+    Some((Signal::new(known(from)?)?, Signal::new(known(to)?)))
 }
 
-/// As C's functions read one: after space, with a sign. Answers with what follows.
-fn leading_number(text: &[u8]) -> Option<(i32, &[u8])> {
+/// As C's `strtol` reads one: after space, with a sign, the nearest that there is. Answers with what follows.
+fn leading_number(text: &[u8]) -> Option<(i64, &[u8])> {
     let text = text.trim_ascii_start();
     let (sign, digits) = match text {
         [b'-', rest @ ..] => (-1, rest),
@@ -263,8 +265,8 @@ fn leading_number(text: &[u8]) -> Option<(i32, &[u8])> {
         rest => (1, rest),
     };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let number: i64 = std::str::from_utf8(&digits[..count]).ok()?.parse().ok()?;
-    Some((i32::try_from(sign * number).unwrap_or(i32::MAX), &digits[count..]))
+    let more = |number: i64, digit: &u8| number.saturating_mul(10).saturating_add(sign * i64::from(digit - b'0'));
+    (count > 0).then(|| (digits[..count].iter().fold(0, more), &digits[count..]))
 }
 
 const CATATONIT: Persona = Persona {
@@ -304,7 +306,7 @@ control directory; without it there is none
     },
     environment: |draft| {
         if std::env::var_os("CATATONIT_DEBUG").is_some() {
-            draft.level = Gravity::Trace as i32;
+            draft.level = Gravity::Trace as u32;
         }
         Ok(())
     },
@@ -332,7 +334,7 @@ impl Persona {
             }
             Err(answer) => {
                 original.restore_mask();
-                super::put(answer.stdout, &answer.text);
+                put(answer.stdout, &answer.text);
                 answer.code
             }
         }
@@ -353,7 +355,7 @@ impl Persona {
 
     fn read_words(&self, called: &str, words: &[OsString], permutes: bool) -> Result<Draft, Answer> {
         let plan = Plan { manner: (self.manner)(), sync: Sync::None, ..Plan::default() };
-        let level = i32::from(self.speaker == Speaker::Tini);
+        let level = u32::from(self.speaker == Speaker::Tini);
         let mut draft = Draft { plan, level, pause: false, said: Vec::new() };
         let (items, rest) = getopt::read(&Rules { permutes, ..self.options }, words);
         for item in items {
@@ -451,10 +453,18 @@ impl Answer {
     const WRONG: Answer = Answer { text: String::new(), stdout: false, code: 1 };
 }
 
+/// To standard output, or error. Whether it arrives is nothing to the originals.
+fn put(stdout: bool, text: &str) {
+    let _ = match stdout {
+        true => std::io::stdout().write_all(text.as_bytes()),
+        false => std::io::stderr().write_all(text.as_bytes()),
+    };
+}
+
 /// Before the loop, which has its own way.
 fn say(voice: &Voice, gravity: Gravity, text: &str) {
     match voice.line(gravity, text) {
-        Some((line, true)) => super::put(true, &(line + "\n")),
+        Some((line, true)) => put(true, &(line + "\n")),
         Some((lines, false)) => lines.lines().for_each(|line| log::error!(target: TARGET, "{line}")),
         None => {}
     }

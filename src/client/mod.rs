@@ -47,11 +47,11 @@ pub struct Target {
 /// A client command's end: an exit code, or a reason to say.
 pub type Outcome = anyhow::Result<u8>;
 
-/// For `main`: says the reason, if there is one.
-pub fn conclude(command: &str, outcome: Outcome) -> u8 {
+/// For `main`: says the reason, if there is one, in this command's name.
+pub fn conclude(name: &str, outcome: Outcome) -> u8 {
     outcome.unwrap_or_else(|error| {
         let reasons: Vec<String> = error.chain().map(reason).collect();
-        eprintln!("lastout {command}: {}", reasons.join(": "));
+        eprintln!("{name}: {}", reasons.join(": "));
         FAILURE
     })
 }

@@ -196,7 +196,7 @@ impl<'a> Turn<'a> {
             terminal,
             // Nobody else has words for standard output.
             stdout: match &manner.voice {
-                Some(voice) if voice.speaker == Speaker::Tini && voice.level >= Gravity::Info as i32 => {
+                Some(voice) if voice.speaker == Speaker::Tini && voice.level >= Gravity::Info as u32 => {
                     Outlet::new(fd::standard(1)).ok()
                 }
                 Some(_) | None => None,

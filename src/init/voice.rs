@@ -4,7 +4,7 @@ use crate::{
     base::{Errno, Exit, Pid, Signal, Subject},
     core::{Action, Event, Forwarding},
     proto::Happening,
-    sys::process,
+    sys::{process, wait},
 };
 
 /// The log's target for lines that are complete as they are.
@@ -42,7 +42,7 @@ pub struct Voice {
     /// Whose words.
     pub speaker: Speaker,
     /// Said are lines that are at most so grave.
-    pub level: i32,
+    pub level: u32,
     /// Say so when an orphan is reaped.
     pub warn_reaps: bool,
     /// The command.
@@ -54,7 +54,7 @@ type Line = (Gravity, String);
 impl Voice {
     /// A line, if it is said: as it is written, and whether on standard output.
     pub fn line(&self, gravity: Gravity, text: &str) -> Option<(String, bool)> {
-        if (gravity as i32) > self.level && gravity != Gravity::Fatal {
+        if (gravity as u32) > self.level && gravity != Gravity::Fatal {
             return None;
         }
         let me = process::me();
@@ -146,9 +146,13 @@ impl Voice {
                 }
                 lines
             }
-            (Speaker::Catatonit, Event::Reaped { pid, exit, .. }) if mains_end.is_none() => match exit {
-                Exit::Code(code) => one(Debug, format!("child process {pid} exited with code {code}")),
-                Exit::Signal(signal) => {
+            (Speaker::Catatonit, Event::Reaped { pid, exit, .. }) => match (mains_end, exit) {
+                (Some(_), _) if self.level >= Debug as u32 && !wait::has_children() => {
+                    one(Debug, "got ECHILD: no children left to monitor".into())
+                }
+                (Some(_), _) => Vec::new(),
+                (None, Exit::Code(code)) => one(Debug, format!("child process {pid} exited with code {code}")),
+                (None, Exit::Signal(signal)) => {
                     one(Debug, format!("child process {pid} exited due to signal {}", signal.get()))
                 }
             },

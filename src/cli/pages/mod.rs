@@ -40,15 +40,12 @@ pub(super) const COMPLETIONS: Subcommand = Subcommand {
         if asked == script.is_some() {
             return wrong("of which shell? Use bash, zsh or fish");
         }
-        Ok(Box::new(move |_| {
-            match script {
-                Some(script) => super::print(script),
-                None => {
-                    let words = rest.strip_prefix(&["--".into()]).unwrap_or(&rest);
-                    complete::candidates(words).iter().for_each(|line| super::print(&format!("{line}\n")));
-                }
+        Ok(Box::new(move |_| match script {
+            Some(script) => super::print(script),
+            None => {
+                let words = rest.strip_prefix(&["--".into()]).unwrap_or(&rest);
+                super::print(&complete::candidates(words).iter().map(|line| format!("{line}\n")).collect::<String>())
             }
-            Ok(0)
         }))
     },
 };
@@ -61,9 +58,6 @@ pub(super) const MAN: Subcommand = Subcommand {
     flags: &[HELP],
     read: |words| match words.next()? {
         Some(other) => unexpected(other),
-        None => Ok(Box::new(|_| {
-            super::print(&man::page());
-            Ok(0)
-        })),
+        None => Ok(Box::new(|_| super::print(&man::page()))),
     },
 };
