@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::Receiver,
     time::{Duration, Instant},
@@ -211,7 +211,9 @@ fn a_stop_reaches_a_main_that_has_not_made_its_group() {
         strace.args(["-e", "inject=setpgid,setsid:delay_enter=2s"]).arg(&path).args(options);
         strace.args(["--", "sleep", "600"]).env("LASTOUT_CONTROL", &control).stderr(Stdio::null());
         let mut strace = strace.spawn().unwrap();
-        let init = until("the init", || children(strace.id() as i32).first().copied());
+        // strace has children of its own at its start.
+        let is_init = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(LASTOUT));
+        let init = until("the init", || children(strace.id() as i32).into_iter().find(is_init));
         until("main", || children(init).first().copied());
         run("kill", &["-TERM", &init.to_string()]);
         assert_eq!(status(wait(&mut strace)), 143, "{name} {options:?}");
