@@ -257,7 +257,7 @@ pub fn services(lab: &Lab) -> Vec<Row> {
     let stop = rows.pop().unwrap();
     rows.extend(standing(lab, &there));
     rows.push(stop);
-    rows = rows.into_iter().map(|row| ahead(row).not_there(missing.clone())).collect();
+    rows = rows.into_iter().map(|row| row.not_there(missing.clone())).collect();
     rows.extend(many(lab));
     rows
 }
@@ -279,8 +279,8 @@ fn start_and_stop(lab: &Lab, there: &[Tool]) -> Vec<Row> {
     let stopped = there.iter().zip(stopped).map(|(tool, taken)| summary(tool.name(), tool.role(), taken[1..].into()));
     let stop = Row::new(STOP, "ms", stopped.collect());
     vec![
-        Row::new(START, "ms", started),
-        stop.note("SIGTERM, for runsvdir SIGHUP; until no process of it and no service is left"),
+        ahead(Row::new(START, "ms", started)),
+        ahead(stop).note("SIGTERM, for runsvdir SIGHUP; until no process of it and no service is left"),
     ]
 }
 
@@ -292,7 +292,8 @@ fn standing(lab: &Lab, there: &[Tool]) -> Vec<Row> {
         let values = trees.iter().zip(less).map(|both| (both.0, each(both)));
         values.map(|(tree, each)| single(tree.tool.name(), tree.tool.role(), each)).collect()
     };
-    const KINDS: [(&str, &str); 2] = [("Anonymous", "kB anonymous"), ("Pss", "kB PSS")];
+    // What the machine has less of is the first; the other counts what forks share once for each of them.
+    const KINDS: [(&str, &str); 2] = [("Pss", "kB PSS"), ("Anonymous", "kB anonymous")];
     let less: Vec<Vec<f64>> = there
         .iter()
         .map(|tool| {
@@ -307,15 +308,16 @@ fn standing(lab: &Lab, there: &[Tool]) -> Vec<Row> {
     let mut memory = Vec::new();
     for (at, (what, unit)) in KINDS.into_iter().enumerate() {
         let all = trees.iter().map(|tree| single(tree.tool.name(), tree.tool.role(), tree.memory(what)));
-        memory.push(Row::new(MEMORY, unit, all.collect()));
+        let all = Row::new(MEMORY, unit, all.collect());
+        memory.push(if what == "Pss" { ahead(all) } else { all });
         let each = Row::new("... for each further service", unit, growth(what, &trees, &less, at));
         memory.push(each.note("from 10 to 100 services"));
     }
     let idle = idle(lab, &trees);
     let turns = trees.iter_mut().map(|tree| Turn::new(tree.tool.name(), tree.tool.role(), || tree.restart()));
     let values = in_turns(lab.rounds(40, 10), turns.collect());
-    let restart = Row::new(RESTART, "ms", values).note(CONFIGURED);
-    [vec![restart], memory, idle].concat()
+    let restart = ahead(Row::new(RESTART, "ms", values).note(CONFIGURED));
+    [vec![restart], memory, idle.into_iter().map(ahead).collect()].concat()
 }
 
 fn idle(lab: &Lab, trees: &[Tree]) -> Vec<Row> {
