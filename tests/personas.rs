@@ -2,6 +2,7 @@
 //! differs is a bug, or a line of [`DELIBERATE`], which the README shows.
 
 mod suites;
+mod terminals;
 
 use std::{
     collections::BTreeSet,
@@ -79,7 +80,7 @@ const DELIBERATE: &[(&[&str], &[&str], &str)] = &[
     ),
     (
         &["catatonit"],
-        &["signals of main"],
+        &["signals of main", "a shell's ^Z"],
         "what main blocks | SIGTSTP, SIGTTIN, SIGTTOU besides | what catatonit was given | Or ^Z never works in it.",
     ),
     (
@@ -137,15 +138,22 @@ impl Case {
     }
 
     fn command(self, program: Program, args: &[&str]) -> Command {
-        let path = self.path(program);
-        let mut command = match self.pid1 {
-            true => {
-                let mut command = Command::new("unshare");
-                command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(path);
-                command
-            }
-            false => Command::new(path),
+        self.executed(&[self.path(program).to_str().unwrap()], args)
+    }
+
+    /// As the leader of a session whose terminal is standard input, as in a container.
+    fn leader(self, program: Program, args: &[&str]) -> Command {
+        self.executed(&["setsid", "--ctty", self.path(program).to_str().unwrap()], args)
+    }
+
+    fn executed(self, init: &[&str], args: &[&str]) -> Command {
+        let role: &[&str] = match self.pid1 {
+            true => &["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"],
+            false => &[],
         };
+        let words = [role, init].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for name in ["LASTOUT_CONTROL", "LASTOUT_LOG", "TINI_SUBREAPER", "DUMB_INIT_DEBUG", "POSIXLY_CORRECT"] {
             command.env_remove(name);
         }
@@ -840,6 +848,7 @@ fn a_persona_listens_only_where_the_environment_names_a_directory() {
 #[test]
 fn the_readme_shows_every_deliberate_difference_and_no_other() {
     let readme = include_str!("../README.md");
+    let cases = concat!(include_str!("personas.rs"), include_str!("personas/terminals.rs"));
     let section =
         readme.split("## Instead of tini, dumb-init, catatonit").nth(1).unwrap().split("\n## ").next().unwrap();
     for (_, names, line) in DELIBERATE {
@@ -847,7 +856,7 @@ fn the_readme_shows_every_deliberate_difference_and_no_other() {
         for name in *names {
             // Once here, and once as a case.
             let quoted = format!("\"{name}\"");
-            assert!(include_str!("personas.rs").matches(&quoted).count() >= 2, "no case {quoted}");
+            assert!(cases.matches(&quoted).count() >= 2, "no case {quoted}");
         }
     }
     assert_eq!(section.lines().filter(|line| line.starts_with("| ")).count(), DELIBERATE.len() + 1);

@@ -105,6 +105,15 @@ impl Pty {
         }
     }
 
+    /// Waits until one of these is shown, after what was expected before. Answers with it.
+    pub fn expect_one<'a>(&mut self, all: &[&'a str]) -> &'a str {
+        super::until(&format!("one of {all:?}"), || {
+            self.look();
+            let shown = String::from_utf8_lossy(&self.shown);
+            all.iter().find(|what| shown.contains(**what)).copied()
+        })
+    }
+
     /// The process group in the foreground.
     pub fn foreground(&self) -> i32 {
         nix::unistd::tcgetpgrp(&self.master).unwrap().as_raw()
