@@ -1,7 +1,8 @@
 //! lastout by the names of other small inits, beside the originals: the same cases for both, as PID 1 and not. What
-//! differs is a bug, or a line of [`DELIBERATE`], which the README shows.
+//! differs is a bug, or a line of [`DELIBERATE`], which the README shows. [`table`] writes down what came out.
 
 mod suites;
+mod table;
 mod terminals;
 
 use std::{
@@ -171,8 +172,16 @@ impl Case {
 
     /// Both give the same, unless the table says that they do not.
     fn compare<T: PartialEq + std::fmt::Debug>(self, name: &str, run: impl Fn(Program) -> T) {
+        self.compare_words(name, "", run);
+    }
+
+    /// The same, of these words.
+    fn compare_words<T: PartialEq + std::fmt::Debug>(self, name: &str, words: &str, run: impl Fn(Program) -> T) {
         let (original, ours) = (run(Program::Original), run(Program::Ours));
-        match differs(self.who, name) {
+        let deliberate = differs(self.who, name);
+        let behaviour = if words.is_empty() { name.into() } else { format!("{name}: `{words}`") };
+        table::note(self, &behaviour, deliberate, [&original, &ours].map(|value| format!("{value:?}")));
+        match deliberate {
             true => assert_ne!(original, ours, "{self:?}: {name}: they do not differ any more"),
             false => assert_eq!(original, ours, "{self:?}: {name}: (original, ours)"),
         }
@@ -180,12 +189,25 @@ impl Case {
 
     /// The same for exit code and outputs.
     fn compare_output(self, name: &str, args: &[&str], env: &[(&str, &str)]) {
-        self.compare(name, |program| self.output(self.command(program, args).envs(env.iter().copied())));
+        let env_words = env.iter().map(|(name, value)| format!("{name}={value}"));
+        let words: Vec<_> = env_words.chain(args.iter().map(|word| shown(word))).collect();
+        self.compare_words(name, &words.join(" "), |program| {
+            self.output(self.command(program, args).envs(env.iter().copied()))
+        });
     }
 
     fn output(self, command: &mut Command) -> (i32, String, String) {
         let output = command.output().unwrap();
         (status(output.status), plain(&output.stdout), plain(&output.stderr))
+    }
+}
+
+/// A word as a person would type it; of a script its name.
+fn shown(word: &str) -> String {
+    match word.contains([' ', ';', '\n']) || word.is_empty() {
+        true if word.len() > 60 => "SCRIPT".into(),
+        true => format!("'{word}'"),
+        false => word.into(),
     }
 }
 
@@ -317,7 +339,7 @@ fn command_lines_and_exit_codes_are_the_originals() {
         ("not debug", DUMB_INIT, &["true"], &[("DUMB_INIT_DEBUG", "yes"), ("DUMB_INIT_SETSID", "no")]),
         ("debug", CATATONIT, &["true"], &[("CATATONIT_DEBUG", "")]),
         ("reserved", CATATONIT, &["true"], &[("CATATONIT_LOG", "x")]),
-        ("environment", &ALL, &["env"], &[("GIVEN", "x"), ("LISTEN_PID", "77")]),
+        ("environment", &ALL, &["md5sum", "/proc/self/environ"], &[("GIVEN", "x"), ("LISTEN_PID", "77")]),
     ];
     for (name, who, args, env) in environments {
         cases(who).iter().for_each(|case| case.compare_output(name, args, env));
@@ -327,7 +349,9 @@ fn command_lines_and_exit_codes_are_the_originals() {
             case.compare("debug of its own", |program| {
                 let mut command = case.command(program, &["--", "sh", "-c", script]);
                 let (code, _, said) = case.output(command.env("CATATONIT_DEBUG", ""));
-                let own = said.lines().filter(|line| !line.contains("tty")).map(String::from);
+                // Its child writes into its first line.
+                let own = said.lines().filter_map(|line| line.split_once("DEBUG (catatonit:N): "));
+                let own = own.map(|(_, words)| words.into()).filter(|words: &String| words.contains("child"));
                 (code, own.collect::<Vec<_>>())
             });
         }
