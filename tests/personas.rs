@@ -862,6 +862,12 @@ fn a_persona_listens_only_where_the_environment_names_a_directory() {
         let (code, out, _) = case.output(command.env("LASTOUT_CONTROL", &control));
         assert_eq!((code, &*out), (4, "job\n"), "{case:?}");
         assert!(!control.exists());
+        // One that cannot be had, as that of an init outside, keeps main from nothing.
+        let elsewhere = scratch.path().join("nowhere/control");
+        let mut command = case.command(Program::Ours, &["--", "sh", "-c", "echo main; exit 4"]);
+        let (code, out, err) = case.output(command.env("LASTOUT_CONTROL", elsewhere));
+        assert_eq!((code, &*out), (4, "main\n"), "{case:?}: {err}");
+        assert!(err.contains("does not exist") && err.contains("going on without one"), "{case:?}: {err}");
         // Without it nobody is told of one.
         let (_, out, _) = case.output(&mut case.command(Program::Ours, &["--", "env"]));
         let ours = ["LASTOUT_CONTROL=", "LASTOUT_JOB="];

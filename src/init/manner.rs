@@ -20,7 +20,7 @@ pub enum Place {
 /// The default is lastout's own way.
 #[derive(Clone, Debug, Default)]
 pub struct Manner {
-    /// No control directory unless one is named.
+    /// No control directory unless one is named, and without it where that cannot be used.
     pub no_default_control: bool,
     /// Not PID 1: what main leaves behind is nobody's business.
     pub spare_leftovers: bool,

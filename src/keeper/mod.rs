@@ -40,7 +40,7 @@ use std::{
 };
 
 use crate::{
-    base::{ExecFailure, JobId, Name, Pid, Signal},
+    base::{ExecFailure, Exit, JobId, Name, Pid, Signal},
     core::{Job, JobAction, JobEvent, Source},
     inspect,
     proto::{Alive, Bytes, Cause, Leftover, Notice, Reply, Request},
@@ -274,6 +274,7 @@ impl Keeper<'_> {
                     self.look_for_oom();
                 }
                 let oom_kills = self.oom_kills.1 - self.oom_kills.0;
+                let cause = self.blame(exit, cause);
                 self.answer(&Reply::Ended { job, exit, cause, left: explained(&left), oom_kills });
             }
             JobAction::ForkCommand => self.fork_command(),
@@ -296,7 +297,17 @@ impl Keeper<'_> {
             }
             JobAction::Tell(notice) => self.tell(&notice),
             JobAction::AwaitKernel => let_go(),
-            JobAction::Finish { exit, cause } => self.finish(exit, cause),
+            JobAction::Finish { exit, cause } => {
+                let cause = self.blame(exit, cause);
+                self.finish(exit, cause);
+            }
+        }
+    }
+
+    fn blame(&self, exit: Option<Exit>, cause: Cause) -> Cause {
+        match &self.terminal {
+            Some(terminal) => terminal.blame(exit, cause),
+            None => cause,
         }
     }
 

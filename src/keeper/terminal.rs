@@ -10,8 +10,8 @@ use std::{
 
 use super::{Client, Refusal};
 use crate::{
-    base::{Errno, Size},
-    proto::Cause,
+    base::{Errno, Exit, Signal, Size},
+    proto::{Cause, Who},
     sys::{
         fd,
         poll::{Interest, wait_any},
@@ -22,6 +22,8 @@ use crate::{
 const BUFFER: usize = 16 * 1024;
 /// Reads of a page, at least, that empty what the kernel holds between the two ends.
 const PIECES: u32 = 64;
+/// ^C and ^\, and what they send, unless somebody has changed that (termios(3)).
+const KILLING: [(u8, Signal); 2] = [(0x03, Signal::INT), (0x1c, Signal::QUIT)];
 /// Lines of sizes are far shorter.
 const LONGEST_SIZE: usize = 64;
 
@@ -35,6 +37,8 @@ pub(super) struct Terminal {
     resize: Option<File>,
     /// Keys that the job has no room for.
     typed: Vec<u8>,
+    /// The last key that the job got.
+    last: Option<u8>,
     /// Output that the client has no room for. Until it has, the job waits.
     shown: Vec<u8>,
     /// The beginning of a line with a size.
@@ -60,6 +64,7 @@ impl Terminal {
             stdout: client.stdout.take(),
             resize: client.resize.take(),
             typed: Vec::new(),
+            last: None,
             shown: Vec::new(),
             sizes: Vec::new(),
         })
@@ -134,7 +139,7 @@ impl Terminal {
         }
         if !self.typed.is_empty() {
             match fd::write(&self.master, &self.typed) {
-                Ok(Some(count)) => drop(self.typed.drain(..count)),
+                Ok(Some(count)) => self.last = self.typed.drain(..count).next_back().or(self.last),
                 Ok(None) => {}
                 Err(_) => self.typed.clear(),
             }
@@ -169,6 +174,16 @@ impl Terminal {
                 self.stdout = None;
                 self.shown.clear();
             }
+        }
+    }
+
+    /// Why the job ended, which may be one of its user's keys.
+    pub(super) fn blame(&self, exit: Option<Exit>, cause: Cause) -> Cause {
+        match (cause, exit, self.last) {
+            (Cause::Unknown, Some(Exit::Signal(signal)), Some(key)) if KILLING.contains(&(key, signal)) => {
+                Cause::Killed { signal, by: Who::new("a key at its terminal") }
+            }
+            (cause, ..) => cause,
         }
     }
 

@@ -174,7 +174,7 @@ static LAST_DEED: OnceLock<fn()> = OnceLock::new();
 pub(super) fn last_deed(deed: fn()) {
     LAST_DEED.get_or_init(|| deed);
     // Nothing comes between, and the second time it acts by default.
-    let flags = libc::SA_RESETHAND as u64 | SA_RESTORER;
+    let flags = u64::from(libc::SA_RESETHAND as u32) | SA_RESTORER;
     let new = [die as *const () as u64, flags, die as *const () as u64, u64::MAX];
     for signal in (1..=64).filter_map(Signal::new).filter(|signal| !SPARING.contains(signal)) {
         if action(signal.get(), None).is_ok_and(|[handler, ..]| handler == libc::SIG_DFL as u64) {

@@ -68,3 +68,14 @@ fn packages_are_the_same_each_time_and_install_run_and_go() {
     let said = run("docker", &[&options[..], &["debian:bookworm-slim", "sh", "-c", script]].concat());
     assert_eq!(said, format!("{version}3\n"));
 }
+
+#[test]
+fn another_machine_has_debians_name_or_there_is_no_package() {
+    let output = Command::new(repository().join("docker/package")).arg("sparc-unknown-linux-gnu").output().unwrap();
+    assert_eq!(status(output.status), 1);
+    assert!(
+        both(&output).contains("does not know what Debian calls sparc-unknown-linux-gnu: add it"),
+        "{}",
+        both(&output)
+    );
+}

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, PoisonError},
 };
 
@@ -84,14 +84,7 @@ pub(super) fn note(case: Case, behaviour: &str, deliberate: bool, [original, our
     cell.deliberate |= deliberate;
     cell.original.add(original, case.pid1);
     cell.ours.add(ours, case.pid1);
-    fs::write(place(), page(&table)).unwrap();
-}
-
-/// Cargo's own directory, which it marks.
-fn place() -> PathBuf {
-    let ours = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let target = ours.ancestors().filter(|path| path.join("CACHEDIR.TAG").exists()).last();
-    target.unwrap_or(ours).join("personas.md")
+    fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/personas.md"), page(&table)).unwrap();
 }
 
 fn page(table: &Table) -> String {

@@ -193,3 +193,29 @@ fn a_job_that_waits_for_its_turn_can_be_called_off_by_a_key() {
     assert_eq!(status(wait(&mut child)), 130);
     until("its end", || (!init.must(&["ps"]).contains("queued")).then_some(()));
 }
+
+#[test]
+fn a_key_that_ended_it_is_told_as_that() {
+    let init = Init::start(As::Subreaper, &[]);
+    for (key, code, signal) in [(INTERRUPT, 130, "SIGINT"), ("\x1c", 131, "SIGQUIT")] {
+        let mut pty = Pty::open();
+        let main = "ulimit -c 0; echo \"re\"ady; exec cat";
+        let mut child = pty.start(&init.client(&["exec", "-it", "--name", signal, "--", "sh", "-c", main]));
+        pty.expect("ready\r\n");
+        pty.type_in(key);
+        assert_eq!(pty.end(&mut child).0, code);
+        let record = String::from_utf8(init.ask(&["wait", "--json", signal]).stdout).unwrap();
+        assert!(record.contains(r#""by":"a key at its terminal""#) && record.contains(signal), "{record}");
+    }
+    // Somebody else's signal is not the user's, whatever was typed before.
+    let mut pty = Pty::open();
+    let main = "trap 'echo \"in\"terrupted' INT; echo \"re\"ady; read line; trap - INT; kill -INT $$";
+    let mut child = pty.start(&init.client(&["exec", "-it", "--name", "other", "--", "bash", "-c", main]));
+    pty.expect("ready\r\n");
+    pty.type_in(INTERRUPT);
+    pty.expect("interrupted\r\n");
+    pty.enter("");
+    assert_eq!(pty.end(&mut child).0, 130);
+    let record = String::from_utf8(init.ask(&["wait", "--json", "other"]).stdout).unwrap();
+    assert!(record.contains(r#""kind":"unknown""#), "{record}");
+}
