@@ -17,7 +17,7 @@ use crate::base::plain;
 pub struct Original {
     /// The signal mask.
     pub(super) mask: SigSet,
-    /// SIGCHLD was ignored. It is the only disposition that lastout changes: there are no handlers.
+    /// SIGCHLD was ignored. It is the only disposition that lastout changes: whoever starts commands has no handlers.
     pub(super) chld_ignored: bool,
 }
 
