@@ -127,8 +127,9 @@ impl Holding {
     /// SIGTERM, to the init. Answers with its exit code.
     fn stop(mut self, init: i32) -> (i32, String) {
         run("kill", &["-s", "TERM", &init.to_string()]);
-        let code = status(wait(&mut self.child));
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait(&mut self.child)));
         let said = self.said();
+        let code = status(ended.unwrap_or_else(|_| panic!("it goes on: {said}")));
         assert!(!said.contains("panicked") && !said.contains("bare init"), "{said}");
         (code, said)
     }
@@ -142,7 +143,7 @@ impl Drop for Holding {
 }
 
 #[test]
-fn a_poor_place_is_good_enough_for_jobs() {
+fn a_poor_place_is_good_enough_for_jobs_and_services() {
     if !has("root") {
         return;
     }
@@ -150,12 +151,17 @@ fn a_poor_place_is_good_enough_for_jobs() {
     // All that can be written there.
     let volume = Volume::mount(&scratch.path().join("volume"));
     fs::copy(LASTOUT, volume.path.join("lastout")).unwrap();
+    let saver = |name| {
+        format!("trap 'echo saved >/mnt/{name}; exit 0' TERM; echo >/mnt/{name}.up; while :; do sleep 0.05; done")
+    };
+    let service = format!("[service.it]\ncommand = ['sh', '-c', \"{}\"]", saver("service"));
+    fs::write(volume.path.join("services"), service).unwrap();
     let place = "/mnt";
     for (what, prepare) in PLACES {
         for pid1 in [true, false] {
             let told = format!("{what}, PID 1: {pid1}");
             let script = format!("mount --bind {} {place}; {prepare}; exec \"$@\"", volume.path.display());
-            let own = ["/mnt/lastout", "--control", "/mnt/control"];
+            let own = ["/mnt/lastout", "--control", "/mnt/control", "--config", "/mnt/services"];
             let words = [namespaces(pid1), &["bash", "-c", &script, "bash"], &own].concat();
             let holding = Holding::start(&words, scratch.path().join("said"));
             let control = volume.path.join("control");
@@ -175,8 +181,16 @@ fn a_poor_place_is_good_enough_for_jobs() {
             for code in ["0", "4"] {
                 assert_eq!(hi(&there, code), (code.into(), "hi\n".into()), "{told}: {}", holding.said());
             }
+            run(LASTOUT, &["exec", "--control", control.to_str().unwrap(), "-d", "--", "sh", "-c", &saver("job")]);
+            for name in ["service", "job"] {
+                until(name, || volume.path.join(format!("{name}.up")).exists().then_some(()));
+            }
             let (code, said) = holding.stop(init);
             assert_eq!(code, 0, "{told}: {said}");
+            for name in ["service", "job"] {
+                assert_eq!(fs::read_to_string(volume.path.join(name)).unwrap(), "saved\n", "{name}, {told}: {said}");
+                [name, &format!("{name}.up")].iter().for_each(|name| fs::remove_file(volume.path.join(name)).unwrap());
+            }
             assert!(!fs::exists(volume.path.join("control/control")).unwrap(), "{told}: {said}");
         }
     }

@@ -61,6 +61,8 @@ pub struct Ending {
     pause: Duration,
     /// Looks for those that were asked early.
     again: u32,
+    /// The group was asked, since nobody could be looked at.
+    asked_in_vain: bool,
 }
 
 impl Ending {
@@ -78,6 +80,7 @@ impl Ending {
             next_look: Some(now),
             pause: KILL_PAUSE.0,
             again: 0,
+            asked_in_vain: false,
         }
     }
 
@@ -203,6 +206,17 @@ impl Ending {
         self.again += u32::from(again.is_some());
         self.next_look = again;
         signals
+    }
+
+    /// Nobody can be looked at. Answers with what to send to the group, if there still is one: asked once, and forced.
+    pub fn looked_in_vain(&mut self, now: Tick, group: Option<Pgid>) -> Option<(Pgid, Signal)> {
+        self.looked(now, &[]);
+        let group = group?;
+        if self.is_due(now) {
+            return Some((group, Signal::KILL));
+        }
+        let asks = !std::mem::replace(&mut self.asked_in_vain, true);
+        asks.then(|| (group, self.other.map_or(Signal::TERM, |(_, signal)| signal)))
     }
 
     fn force(&mut self, now: Tick, seen: &[Process]) -> Vec<(Whom, Signal)> {

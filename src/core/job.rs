@@ -18,7 +18,7 @@
 use std::{rc::Rc, time::Duration};
 
 use super::{
-    Ending, STUCK_EVERY,
+    Ending, STUCK_AFTER, STUCK_EVERY,
     run::{DETACH, Note, Run, Task, Todo, Unmount},
     service::{Ready, RunConfig, StopTo},
 };
@@ -61,6 +61,8 @@ pub enum JobEvent {
     Alone,
     /// The answer to [`JobAction::Look`].
     Looked(Vec<Process>),
+    /// The same without a usable `/proc`; whether a child of ours is in the command's group.
+    LookedInVain(bool),
     /// The init ordered something.
     Order(Order),
     /// The client has gone.
@@ -287,6 +289,7 @@ impl Job {
             JobEvent::OomKill(kill) => self.oom = Some(kill),
             JobEvent::Alone => self.alone(now, orders),
             JobEvent::Looked(seen) => self.looked(now, &seen, orders),
+            JobEvent::LookedInVain(in_group) => self.looked_in_vain(now, in_group, orders),
             JobEvent::Order(Order::Stop { cause, grace_ms, asked }) => {
                 let ordered = Duration::from_millis(grace_ms);
                 let grace = if asked { ordered } else { self.config.grace.unwrap_or(ordered) };
@@ -491,7 +494,7 @@ impl Job {
     }
 
     /// The command's process group.
-    fn group(&self) -> Option<Pgid> {
+    pub fn group(&self) -> Option<Pgid> {
         self.command.and_then(Pgid::led_by)
     }
 
@@ -605,6 +608,22 @@ impl Job {
             self.reported = true;
             let cause = self.cause.clone().unwrap_or(Cause::Exited);
             orders.push(JobAction::Report { exit: self.exit, cause, left });
+        }
+    }
+
+    /// Whoever has left the command's group cannot be found: he is left to the init, which has more to end him by.
+    fn looked_in_vain(&mut self, now: Tick, in_group: bool, orders: &mut Vec<JobAction>) {
+        // The command may not have made its group yet.
+        let group = self.group().filter(|_| in_group || self.command().is_some());
+        let State::Ending(ending) = &mut self.state else { return };
+        if !self.told_ending {
+            self.told_ending = true;
+            orders.push(JobAction::TellEnding);
+        }
+        let signal = ending.looked_in_vain(now, group);
+        orders.extend(signal.map(|(group, signal)| JobAction::SignalGroup(group, signal)));
+        if group.is_none() && ending.forced_for(now).is_some_and(|time| time >= STUCK_AFTER) {
+            self.finish(orders);
         }
     }
 

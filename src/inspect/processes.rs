@@ -27,7 +27,16 @@ fn patiently<T>(look: impl Fn() -> io::Result<T>) -> io::Result<T> {
     look()
 }
 
+/// Fails where `/proc` is another PID namespace's (`unshare --pid --fork` without `--mount-proc`): its numbers are not
+/// ours, and what is signalled by them is somebody else.
+fn is_our_namespaces() -> io::Result<()> {
+    let us = std::fs::read_link("/proc/self")?;
+    let is_us = us.to_str().and_then(|us| us.parse().ok()) == Some(process::me().get());
+    if is_us { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
 fn every_process() -> io::Result<Vec<Process>> {
+    is_our_namespaces()?;
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| Pid::new(name.parse().ok()?)) else { continue };
@@ -128,6 +137,7 @@ pub fn directory_owner(device: &str, inode: u64, path: &std::path::Path) -> Opti
 /// By `/proc/PID/task/TID/children`: costs as much as the tree is large, not as the machine is full.
 /// An error where the kernel has it not (`CONFIG_PROC_CHILDREN`, gVisor).
 fn below_by_children(root: Pid, without: &Set<Pid>) -> io::Result<Vec<Process>> {
+    is_our_namespaces()?;
     let mut found: Vec<Process> = Vec::new();
     let mut known = Set::new();
     let mut next = vec![children(root, Stat::of(root)?.num_threads)?];

@@ -53,7 +53,7 @@ use crate::{
         signals::{self, Signals},
         spawn,
         start::Original,
-        wait::children_usage,
+        wait::{self, children_usage},
     },
 };
 use output::Output;
@@ -202,6 +202,8 @@ struct Keeper<'a> {
     /// The last heartbeat, and the CPU time that had been used by then.
     beat: (crate::base::Tick, Duration),
     init_gone: bool,
+    /// It has said that it cannot see its processes.
+    blind_said: bool,
     facts: VecDeque<JobEvent>,
 }
 
@@ -244,10 +246,14 @@ impl Keeper<'_> {
             JobAction::Look => {
                 // Who forks all the time may have ended by now.
                 self.reap();
-                let mut seen = inspect::below(process::me()).unwrap_or_else(|| {
-                    log::warn!("{job}: cannot inspect its processes: no usable /proc");
-                    Vec::new()
-                });
+                let Some(mut seen) = inspect::below(process::me()) else {
+                    if !std::mem::replace(&mut self.blind_said, true) {
+                        log::warn!("{job}: cannot inspect its processes, only end its process group: no usable /proc");
+                    }
+                    self.reap();
+                    let in_group = self.job.group().is_some_and(wait::has_child_in);
+                    return self.facts.push_back(JobEvent::LookedInVain(in_group));
+                };
                 inspect::note_lingering(&mut seen);
                 // Who writes its log is not of the tree.
                 let logger = self.service.as_ref().and_then(Service::logger);

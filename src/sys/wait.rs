@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Exit, Pid, Signal};
+use crate::base::{Exit, Pgid, Pid, Signal};
 
 /// What the reaped children of this process used, and whatever those had reaped.
 pub fn children_usage() -> Usage {
@@ -101,6 +101,16 @@ pub fn has_children() -> bool {
     // SAFETY: `info` is valid for writing.
     let result = unsafe { libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) };
     result == 0 || nix::Error::last() != nix::Error::ECHILD
+}
+
+/// Whether a child of ours is in this process group, so that nobody else's has its number. Reaps nobody.
+pub fn has_child_in(group: Pgid) -> bool {
+    let Ok(id) = libc::id_t::try_from(group.get()) else { return false };
+    // SAFETY: a zeroed structure is valid to be overwritten.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is valid for writing.
+    let result = unsafe { libc::waitid(libc::P_PGID, id, &mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) };
+    result == 0
 }
 
 fn exit(status: i32) -> Option<Exit> {

@@ -203,6 +203,32 @@ fn a_kill_reaches_the_group_and_is_the_cause_only_if_it_was_deadly() {
     }
 }
 
+#[test]
+fn without_proc_the_group_is_asked_once_and_forced_and_who_has_left_it_is_left_to_the_init() {
+    let (mut job, mut orders) = running(config());
+    job.step(at(5), JobEvent::ClientGone, &mut orders);
+    let group = Pgid::led_by(pid(10)).unwrap();
+    let sent = |orders: &[JobAction]| {
+        let signals = orders.iter().filter_map(|order| match order {
+            JobAction::SignalGroup(to, signal) if *to == group => Some(*signal),
+            _ => None,
+        });
+        signals.collect::<Vec<_>>()
+    };
+    job.step(at(5), JobEvent::LookedInVain(true), &mut orders);
+    job.step(at(60), JobEvent::LookedInVain(true), &mut orders);
+    assert_eq!(sent(&orders), [Signal::TERM]);
+    job.step(at(7005), JobEvent::LookedInVain(true), &mut orders);
+    assert_eq!(sent(&orders), [Signal::TERM, Signal::KILL]);
+    job.step(at(7006), JobEvent::Reaped(pid(10), Exit::Signal(Signal::KILL)), &mut orders);
+    // Nobody of the group is left, so its number may be anybody's.
+    job.step(at(7100), JobEvent::LookedInVain(false), &mut orders);
+    assert_eq!(sent(&orders).len(), 2);
+    assert_eq!(finished(&orders), None);
+    job.step(at(9100), JobEvent::LookedInVain(false), &mut orders);
+    assert_eq!(finished(&orders), Some((Some(Exit::Signal(Signal::KILL)), Cause::ClientGone)));
+}
+
 fn any_event() -> impl Strategy<Value = JobEvent> {
     let failure = ExecFailure { what: "execute x".into(), errno: Errno(13), interpreter: None };
     prop_oneof![
@@ -217,6 +243,8 @@ fn any_event() -> impl Strategy<Value = JobEvent> {
             asked
         })),
         Just(JobEvent::Order(Order::Kill { signal: Signal::TERM, by: None })),
+        // False can end it, by a test of its own.
+        Just(JobEvent::LookedInVain(true)),
         Just(JobEvent::ClientGone),
         Just(JobEvent::InitGone),
         Just(JobEvent::Tick),
