@@ -30,11 +30,21 @@ pub(super) struct Control {
 
 /// Opens the control directory: the one that the command line names, or the environment, or the first default
 /// one that can be had. `Ok(None)`, with the reason logged: the init works without. That is never so for one
-/// that was named, unless the environment is that of another init's job: then the directory is that init's.
-pub(super) fn open(named: Option<&Path>, inherited: Option<&Path>) -> Result<Option<Control>, String> {
+/// that was named, unless the environment is that of another init's job: then the directory is that init's. An init with
+/// services that finds another one there is most likely the same file's second: it is not to run them all once more, so
+/// with `alone` that is an error, too.
+pub(super) fn open(named: Option<&Path>, inherited: Option<&Path>, alone: bool) -> Result<Option<Control>, String> {
+    let second = |path: &Path| {
+        let path = path.display();
+        format!(
+            "another lastout uses {path}, and may run the same services: `lastout ps` and `lastout reload` talk to it; \
+             for others, name a directory of their own with --control DIR"
+        )
+    };
     if let Some(path) = named.or(inherited) {
         return match Control::open(path) {
             Ok(control) => Ok(Some(control)),
+            Err(Unusable::Taken) if named.is_none() && alone => Err(second(path)),
             Err(Unusable::Taken) if named.is_none() => {
                 log::warn!("no control directory of its own: {} is another lastout's", path.display());
                 Ok(None)
@@ -46,6 +56,7 @@ pub(super) fn open(named: Option<&Path>, inherited: Option<&Path>) -> Result<Opt
     for path in place::candidates(std::env::var_os("XDG_RUNTIME_DIR"), process::uid()) {
         match Control::open(&path) {
             Ok(control) => return Ok(Some(control)),
+            Err(Unusable::Taken) if alone => return Err(second(&path)),
             Err(error) => {
                 reasons.push(format!("{}: {error}", path.display()));
                 if matches!(error, Unusable::Taken) {

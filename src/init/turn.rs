@@ -25,7 +25,7 @@ use crate::{
     base::{Exit, JobId, Map, Pid, RequestId, Set, Signal, Tick},
     core::{Account, Action, Config, Event, Init, Phase, Role},
     inspect, keeper,
-    proto::{Lines, Notice, OomKill, Record, Sender},
+    proto::{Lines, Notice, OomKill, Record, Sender, place},
     sys::{
         clock, fd,
         link::{Link, Received},
@@ -121,6 +121,25 @@ pub(super) struct Turn<'a> {
     code: Option<u8>,
 }
 
+/// The control directory, where there is to be one.
+fn open_control(plan: &Plan) -> Result<Option<Control>, String> {
+    let (named, inherited) = (plan.control.as_deref(), plan.inherited_control.as_deref());
+    let by_other_name = plan.manner.no_default_control;
+    if by_other_name && named.or(inherited).is_none() {
+        return Ok(None);
+    }
+    // A job's own services are those of its init at no time.
+    let in_job = std::env::var_os(place::JOB_VARIABLE).is_some();
+    match control::open(named, inherited, plan.config.is_some() && !in_job) {
+        // Whoever calls us by another's name wants main to run. The variable may be an outer lastout's.
+        Err(why) if by_other_name => {
+            log::error!("{why}: going on without one");
+            Ok(None)
+        }
+        opened => opened,
+    }
+}
+
 fn streams() -> std::io::Result<[OwnedFd; 2]> {
     Ok([fd::standard(1).try_clone_to_owned()?, fd::standard(2).try_clone_to_owned()?])
 }
@@ -149,19 +168,8 @@ impl<'a> Turn<'a> {
             let what = what.to_string();
             move |error: std::io::Error| format!("cannot {what}: {}", crate::sys::errno(&error))
         };
-        let (named, inherited) = (plan.control.as_deref(), plan.inherited_control.as_deref());
         let manner = &plan.manner;
-        let control = match named.or(inherited) {
-            None if manner.no_default_control => None,
-            Some(_) | None => match control::open(named, inherited) {
-                // Whoever calls us by another's name wants main to run. The variable may be an outer lastout's.
-                Err(why) if manner.no_default_control => {
-                    log::error!("{why}: going on without one");
-                    None
-                }
-                opened => opened?,
-            },
-        };
+        let control = open_control(plan)?;
         let me = process::me();
         let core = Init::new(Config {
             role: if me == Pid::INIT { Role::Pid1 } else { Role::Subreaper },

@@ -80,3 +80,46 @@ fn without_a_control_directory_services_run_and_end_in_order() {
     assert_eq!((code, out.as_str()), (0, "setup\nuser ends\nbase ends\n"), "{err}");
     assert_eq!(marked(&mark), [0i32; 0]);
 }
+
+#[test]
+fn a_second_init_does_not_run_the_same_services_once_more() {
+    let services = Supervised::begin("[service.it]\ncommand = 'echo run >> @/runs; exec sleep 600'");
+    services.until_text("runs", "run\n");
+    let config = services.path("services.toml");
+    let mut second = lastout(&["--config", config.to_str().unwrap()])
+        .env("LASTOUT_CONTROL", services.init.control())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let told = lines(second.stderr.take().unwrap());
+    assert_eq!(status(wait(&mut second)), 125);
+    let told: Vec<String> = told.iter().collect();
+    assert!(told[0].contains("another lastout uses") && told[0].contains("--control DIR"), "{told:?}");
+    assert_eq!(services.text("runs"), "run\n");
+    // A job's are its own, and it is not to be named another directory.
+    fs::write(services.path("job.toml"), "[service.job]\ncommand = ['echo', 'of a job']\nrestart = 'never'\n").unwrap();
+    let job = ["exec", "--", LASTOUT, "--config", services.path("job.toml").to_str().unwrap()].map(String::from);
+    let output = services.init.ask(&job.each_ref().map(String::as_str));
+    assert_eq!((status(output.status), output.stdout.as_slice()), (0, &b"of a job\n"[..]), "{}", both(&output));
+    assert!(both(&output).contains("no control directory of its own"), "{}", both(&output));
+    assert_eq!(services.end().0, 0);
+}
+
+#[test]
+fn nor_does_one_that_finds_another_at_the_default_place() {
+    if !has("root") {
+        return;
+    }
+    let scratch = scratch();
+    let config = scratch.path().join("services.toml");
+    fs::write(&config, "[service.it]\ncommand = 'echo run; exec sleep 600'\n").unwrap();
+    let script = "mount -t tmpfs none /run; \"$@\" & until [ -p /run/lastout/control ]; do sleep 0.01; done
+        \"$@\"; echo code $?; \"$1\" shutdown; wait";
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--mount", "sh", "-c", script, "sh", LASTOUT, "--config"]).arg(config).env_remove("LASTOUT_CONTROL");
+    let output = unshare.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut lines: Vec<&str> = said.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["code 125", "run"], "{}", both(&output));
+}
