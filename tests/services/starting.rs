@@ -3,7 +3,7 @@
 use super::*;
 
 /// A program that says something by sd_notify; each word is a message, `:` waits for the file `@/go`.
-const NOTIFY: &str = r#"use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0) or die; my $at = $ENV{NOTIFY_SOCKET}; $at =~ s/^\x40/\0/;
+pub(super) const NOTIFY: &str = r#"use Socket; socket(S, AF_UNIX, SOCK_DGRAM, 0) or die; my $at = $ENV{NOTIFY_SOCKET}; $at =~ s/^\x40/\0/;
 for (@ARGV) { if ($_ eq ":") { select undef, undef, undef, 0.01 until -e "@/go" } else { send(S, $_, 0, pack_sockaddr_un($at)) or die } }"#;
 
 #[test]
@@ -185,4 +185,25 @@ fn a_file_that_says_nothing_is_named() {
         let (code, log) = init.end();
         assert_eq!((code, log.iter().any(|line| line.contains("lastout.toml says nothing"))), (0, warned), "{log:?}");
     }
+}
+
+/// Needs no more than the time that another one, which began later, has had and used up.
+#[test]
+fn who_asks_for_more_time_to_start_has_it() {
+    if !has("perl") {
+        return;
+    }
+    let services = Supervised::begin(&format!(
+        "[service.it]
+        command = ['perl', '-e', '''{NOTIFY} open(F, \">\", \"@/asked\"); @ARGV = (\":\", \"READY=1\"); {NOTIFY} sleep 600''', 'EXTEND_TIMEOUT_USEC=60000000']
+        ready = 'notify'\nstart_timeout = '2s'
+        [service.witness]\nsetup = ['until [ -e @/asked ]; do sleep 0.01; done']\ncommand = ['sleep', '600']
+        ready = 'notify'\nstart_timeout = '2s'\nrestart = 'never'"
+    ));
+    services.until_state("witness", "failed");
+    assert_eq!(services.state("it"), "starting");
+    services.put("go");
+    let info = services.until_state("it", "ready");
+    assert_eq!(info["restarts"], 0, "{info}");
+    services.end();
 }

@@ -151,3 +151,30 @@ fn a_service_is_started_again_when_all_of_its_last_run_has_ended() {
     assert!(services.left().len() <= 4, "{:?}", services.left());
     assert_eq!(services.end().0, 0);
 }
+
+/// Needs no more than the time that another one, which was asked later, has had and used up.
+#[test]
+fn who_asks_for_more_time_to_end_has_it() {
+    if !has("perl") {
+        return;
+    }
+    let notify = super::starting::NOTIFY;
+    let services = Supervised::begin(&format!(
+        "[service.it]
+        command = ['perl', '-e', '''$SIG{{TERM}} = sub {{ @ARGV = (\"EXTEND_TIMEOUT_USEC=60000000\"); {notify}
+            open(F, \">\", \"@/asked\"); @ARGV = (\":\"); {notify} exit 3 }}; open(F, \">\", \"@/up\"); sleep 600 while 1''']
+        stop = {{ grace = '1s' }}
+        [service.witness]\ncommand = '''trap '' TERM; touch @/deaf; while :; do sleep 600; done'''\nstop = {{ grace = '1s' }}"
+    ));
+    ["up", "deaf"].iter().for_each(|name| services.until_there(name));
+    let mut stop = services.init.client(&["stop", "it"]).spawn().unwrap();
+    services.until_there("asked");
+    services.init.must(&["stop", "witness"]);
+    assert!(services.info("witness")["exit"].to_string().contains("KILL"), "{}", services.info("witness"));
+    assert_eq!(services.state("it"), "ending");
+    services.put("go");
+    assert_eq!(status(wait(&mut stop)), 0);
+    let info = services.info("it");
+    assert!(info["exit"].to_string().contains('3'), "{info}");
+    assert_eq!(services.end().0, 0);
+}
