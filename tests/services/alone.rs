@@ -123,3 +123,30 @@ fn nor_does_one_that_finds_another_at_the_default_place() {
     lines.sort_unstable();
     assert_eq!(lines, ["code 125", "run"], "{}", both(&output));
 }
+
+#[test]
+fn a_user_has_all_its_groups_in_services_and_jobs() {
+    if !has("root") {
+        return;
+    }
+    crate::support::hangfs::apart(|| {
+        let scratch = scratch();
+        let put = |name: &str, text: &str| {
+            fs::write(scratch.path().join(name), text).unwrap();
+            run("mount", &["--bind", scratch.path().join(name).to_str().unwrap(), &format!("/etc/{name}")]);
+        };
+        put("passwd", "root:x:0:0::/root:/bin/sh\nmember:x:4343:4344::/:/bin/sh\n");
+        put("group", "root:x:0:\nown:x:4344:\none:x:4345:other,member\ntwo:x:4346:member\nnot:x:4347:other,remember\n");
+        let services = Supervised::begin(
+            "[service.it]\nuser = 'member'\nlog = { file = '@/log' }\nsetup = ['id -G']\ncommand = 'id -u; id -G; exec sleep 600'
+            [service.group]\nuser = 'member'\ngroup = 'not'\nlog = { file = '@/group' }\ncommand = 'id -g; id -G; exec sleep 600'",
+        );
+        let groups = "4344 4345 4346\n";
+        assert_eq!(services.until_text("log", "4343\n4344"), format!("{groups}4343\n{groups}"));
+        let log = services.until_text("group", "4347\n4347");
+        assert_eq!(log, "4347\n4347 4345 4346\n");
+        assert_eq!(services.init.must(&["exec", "-u", "member", "-w", "/", "--", "id", "-G"]), groups);
+        assert_eq!(services.end().0, 0);
+        ["passwd", "group"].iter().for_each(|name| drop(run("umount", &[&format!("/etc/{name}")])));
+    });
+}

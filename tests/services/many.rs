@@ -29,7 +29,15 @@ fn five_hundred_services_start_sleep_and_end() {
     let count = 500;
     let mut file = String::from("grace = '30s'\n");
     for number in 0..count {
-        writeln!(file, "[service.s{number}]\ncommand = ['sleep', '600']").unwrap();
+        // Most end at once, others save for a while, and one is deaf, with a grace of its own.
+        let service = match number {
+            7 => "command = '''trap '' TERM; while :; do sleep 600; done'''\nstop = { grace = '4s' }",
+            _ if number % 25 == 0 => {
+                "command = '''trap 'sleep 2; echo >> @/saved; exit 0' TERM; while :; do sleep 600 & wait $!; done'''"
+            }
+            _ => "command = ['sleep', '600']",
+        };
+        writeln!(file, "[service.s{number}]\n{service}").unwrap();
     }
     let before = Instant::now();
     let services = Supervised::begin(&file);
@@ -53,12 +61,16 @@ fn five_hundred_services_start_sleep_and_end() {
     assert_eq!(wakes(&all), quiet);
     let each: u64 = keepers.iter().map(|pid| own_memory(*pid)).sum::<u64>() / count as u64;
     let own = own_memory(services.init.pid);
+    // Its directory goes with it; what is written can still be read.
+    services.put("saved");
+    let saved = fs::File::open(services.path("saved")).unwrap();
     let before = Instant::now();
     let (code, log) = services.end();
     assert_eq!(code, 0, "{log:?}");
     let ended = before.elapsed();
     // The longest grace.
     assert!(ended.as_secs() < 30, "{ended:?}");
+    assert_eq!(std::io::read_to_string(saved).unwrap().lines().count(), count / 25);
     let line = format!(
         "{count} services: ready after {started:?}, ended after {ended:?}, {each} kB of each keeper's own, {own} kB of the init's\n"
     );
