@@ -73,7 +73,7 @@ const WRITER: &str = "n=0; w() { echo $n > @/mnt/service$n && echo $n >> @/said 
 
 #[test]
 fn a_mount_ends_after_its_users_and_nothing_is_lost() {
-    a_hundred_stops(rounds(5, 100));
+    a_hundred_stops(rounds(100, 1000));
 }
 
 fn a_hundred_stops(rounds: u32) {
@@ -94,10 +94,15 @@ fn a_hundred_stops(rounds: u32) {
             services.init.must(&["exec", "-d", "-w", &here, "--", "sh", "-c", job]);
             services.until_there("up");
             services.until_text("said", "0\n");
-            // Rounds of every kind: with a job, after a restart of the service, of the mount, of both at once.
-            match round % 4 {
+            // Rounds of every kind: as it is, after a restart of the service, its stop, a restart of the mount, of both at once.
+            match round % 5 {
                 1 => drop(services.init.must(&["restart", "it"])),
                 2 => drop(services.init.must(&["stop", "it"])),
+                3 => drop(services.init.must(&["restart", "vol"])),
+                4 => {
+                    let restart = |name| services.init.client(&["restart", name]).spawn().unwrap();
+                    ["vol", "it"].map(restart).iter_mut().for_each(|client| assert_eq!(status(wait(client)), 0));
+                }
                 _ => {}
             }
             let kept = tempfile::tempdir().unwrap();
@@ -334,5 +339,47 @@ fn who_holds_a_mount_is_named_and_waited_for() {
         holder.wait().unwrap();
         assert_eq!(services.ended().0, 0);
         assert!(!is_mounted(&path));
+    });
+}
+
+/// Somebody else's server, as it is packaged.
+#[test]
+fn a_mount_of_bindfs_ends_after_its_users_and_nothing_is_lost() {
+    if !can() || !has("bindfs") {
+        return;
+    }
+    apart(|| {
+        let backing = tempfile::tempdir().unwrap();
+        for (round, role) in [As::Subreaper, As::Pid1].into_iter().cycle().take(rounds(4, 100) as usize).enumerate() {
+            let services = Supervised::begin_as(
+                role,
+                &format!(
+                    "[mount.vol]\npath = '@/mnt'\nsetup = ['mkdir -p @/mnt']\ncommand = ['bindfs', '-f', '{}', '@/mnt']
+                [service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{WRITER}'''\nlog = {{ file = '{}/log' }}",
+                    backing.path().display(),
+                    backing.path().display()
+                ),
+            );
+            services.until_state("it", "ready");
+            services.until_text("said", "0\n");
+            let job = "trap 'echo job > mnt/job; exit 0' TERM; touch up; while :; do sleep 600 & wait $!; done";
+            let here = services.init.scratch.path().to_str().unwrap().to_string();
+            services.init.must(&["exec", "-d", "-w", &here, "--", "sh", "-c", job]);
+            services.until_there("up");
+            if round % 4 > 1 {
+                services.init.must(&["restart", "vol"]);
+            }
+            let path = services.path("mnt");
+            let (code, log) = services.end();
+            assert_eq!(code, 0, "{round}: {log:?}");
+            assert!(!is_mounted(&path) && !log.iter().any(|line| line.contains("lazily")), "{round}: {log:?}");
+            for (name, text) in [("service0", "0\n"), ("service1", "1\n"), ("job", "job\n")] {
+                let path = backing.path().join(name);
+                assert_eq!(fs::read_to_string(&path).unwrap_or_default(), text, "{round}: {name}: {log:?}");
+                fs::remove_file(path).unwrap();
+            }
+            let said = fs::read_to_string(backing.path().join("log")).unwrap_or_default();
+            assert_eq!(said.replace("Terminated\n", ""), "", "{round}: {log:?}");
+        }
     });
 }

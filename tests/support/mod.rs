@@ -53,6 +53,7 @@ pub fn has(what: &str) -> bool {
             let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
             (!is_root() && !["", "0"].contains(&scope.trim())).then(|| "kernel.yama.ptrace_scope is not 0".into())
         }),
+        "bindfs" => fails("bindfs", &["--version"]),
         "prometheus" => fails("prometheus-node-exporter", &["--version"])
             .or_else(|| fails("sh", &["-c", "echo '# EOF' | \"$0\"", OPEN_METRICS])),
         "perl" => fails("perl", &["-e", "1"]),
