@@ -362,7 +362,9 @@ fn a_mount_of_bindfs_ends_after_its_users_and_nothing_is_lost() {
             );
             services.until_state("it", "ready");
             services.until_text("said", "0\n");
-            let job = "trap 'echo job > mnt/job; exit 0' TERM; touch up; while :; do sleep 600 & wait $!; done";
+            // Slower than the service: the mount is to wait for both.
+            let job =
+                "trap 'sleep 0.2; echo job > mnt/job; exit 0' TERM; touch up; while :; do sleep 600 & wait $!; done";
             let here = services.init.scratch.path().to_str().unwrap().to_string();
             services.init.must(&["exec", "-d", "-w", &here, "--", "sh", "-c", job]);
             services.until_there("up");
