@@ -27,3 +27,11 @@ fn a_batch_job_that_its_time_limit_ends_saves_everything_and_leaves_nothing() {
     }
     slurm("limit");
 }
+
+#[test]
+fn the_batch_script_of_a_ray_worker_ends_with_its_worker() {
+    if !has("root") || !has("slurm") {
+        return;
+    }
+    slurm("worker");
+}

@@ -31,26 +31,29 @@ fn the_compose_file_gives_a_container_that_the_host_commands() {
     assert!(!control.join("control").exists());
 }
 
-struct Project<'a> {
-    directory: &'a std::path::Path,
-    name: String,
+/// A project of Docker Compose: the file in this directory, under a name of its own.
+pub(super) struct Project<'a> {
+    pub(super) directory: &'a std::path::Path,
+    pub(super) name: String,
 }
 
 impl Project<'_> {
-    fn compose(&self, args: &[&str]) {
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("docker-compose");
         command.args(["--project-name", &self.name]).args(args).current_dir(self.directory);
-        let output = command.output().unwrap();
+        command
+    }
+
+    pub(super) fn compose(&self, args: &[&str]) {
+        let output = self.command(args).output().unwrap();
         assert!(output.status.success(), "docker-compose {args:?}: {}", both(&output));
     }
 }
 
 impl Drop for Project<'_> {
     fn drop(&mut self) {
-        let mut command = Command::new("docker-compose");
-        let _ = command.args(["--project-name", &self.name, "kill"]).current_dir(self.directory).output();
-        let mut command = Command::new("docker-compose");
-        let _ = command.args(["--project-name", &self.name, "down"]).current_dir(self.directory).output();
+        let _ = self.command(&["kill"]).output();
+        let _ = self.command(&["down"]).output();
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::LazyLock,
 };
 
-use super::engine::*;
+use super::{engine::*, examples::Project};
 use crate::support::*;
 
 /// Every file of services under `docker/`.
@@ -36,44 +36,37 @@ fn kubernetes_has_the_workers_file_as_it_is() {
 }
 
 #[test]
-fn composes_file_with_ray_is_right() {
-    if has("compose") {
-        let file = repository().join("docker/ray/compose.yaml");
-        run("docker-compose", &["--file", file.to_str().unwrap(), "config", "--quiet"]);
+fn composes_file_with_ray_gives_a_head_and_a_worker_and_both_end_in_order() {
+    if !has("docker") || !has("compose") {
+        return;
     }
-}
-
-#[test]
-fn the_batch_script_of_slurm_ends_with_its_worker() {
-    let scratch = scratch();
-    let path = |name: &str| scratch.path().join(name);
-    fs::create_dir(path("bin")).unwrap();
-    // Ray, as far as the script sees it: it says how it was called, and drains.
-    let ray = "#!/bin/sh\n[ $1 = start ] || exit 0\ntrap 'echo drained >>$RAY_JOB_DIR/said; exit 1' TERM\n\
-               echo \"$@\" >>$RAY_JOB_DIR/said\nwhile :; do sleep 0.05; done\n";
-    fs::write(path("bin/ray"), ray).unwrap();
-    run("chmod", &["+x", path("bin/ray").to_str().unwrap()]);
-    std::os::unix::fs::symlink(LASTOUT, path("bin/lastout")).unwrap();
-    let mut job = Command::new("bash")
-        .arg(repository().join("docker/slurm/worker.sbatch"))
-        .env("PATH", format!("{}:{}", path("bin").display(), std::env::var("PATH").unwrap()))
-        .envs([("RAY_ADDRESS", "head:6379"), ("SLURM_JOB_ID", "7")])
-        .env("SLURM_TMPDIR", scratch.path())
-        .env("SLURM_SUBMIT_DIR", repository())
-        .env_remove("LASTOUT_CONTROL")
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let said = || fs::read_to_string(path("ray-7/said")).unwrap_or_default();
-    until("the worker", || said().contains('\n').then_some(()));
-    // SLURM's: to the script alone.
-    run("kill", &["-TERM", &job.id().to_string()]);
-    let code = status(wait(&mut job));
-    let said = said();
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].starts_with("start --address=head:6379 --block --num-cpus="), "{said}");
-    assert_eq!((code, &lines[1..]), (0, &["drained"][..]));
-    assert!(!is_running(path("").to_str().unwrap()));
+    LazyLock::force(&LASTOUT_IMAGE);
+    if !has("ray") {
+        return;
+    }
+    let directory = repository().join("docker/ray");
+    let project = Project { directory: &directory, name: mark("compose-ray") };
+    project.compose(&["up", "--detach"]);
+    let says = |service: &str, args: &[&str]| {
+        let output = project.command(&[&["exec", "-T", service], args].concat()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // Each takes its time, on a machine that does something else.
+    for (service, of) in [("head", "head"), ("worker", "ray")] {
+        until(service, || says(service, &["lastout", "ps"]).contains(&format!("{of} ")).then_some(()));
+        until(service, || says(service, &["lastout", "events"]).contains(&format!("{of}: ready")).then_some(()));
+    }
+    until("the worker in the cluster", || {
+        let status = says("head", &["ray", "status"]);
+        let (active, _) = status.split_once("Pending:")?;
+        (active.matches("node_").count() == 2).then_some(())
+    });
+    project.compose(&["stop"]);
+    // Each has ended as it was asked to, and nobody was killed.
+    let filter = format!("label=com.docker.compose.project={}", project.name);
+    let ended = run("docker", &["ps", "--all", "--filter", &filter, "--format", "{{.Status}}"]);
+    assert_eq!(ended.lines().filter(|status| status.starts_with("Exited (0)")).count(), 2, "{ended}");
+    project.compose(&["down"]);
 }
 
 #[test]
