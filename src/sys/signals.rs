@@ -1,6 +1,6 @@
 //! Signals: arriving, by a descriptor; and sent.
 //!
-//! A signalfd and no handler (but for a [`last_deed`]): it tells the sender, queues what the kernel queues, needs two system calls to
+//! A signalfd and no handler (but for `last_deed`): it tells the sender, queues what the kernel queues, needs two system calls to
 //! set up where handlers for every signal need 119 (measured: 2 µs against 190 µs), and no signal can act
 //! between fork and exec.
 
