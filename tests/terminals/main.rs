@@ -101,7 +101,9 @@ fn one_that_ends_in_the_background_leaves_the_terminal_to_the_shell() {
     let scratch = scratch();
     let (mut pty, mut child) = shell(&scratch);
     let file = scratch.path().join("goes-on").display().to_string();
-    pty.enter(&words(&scratch, &format!("sh -c 'echo \"re\"ady; until test -e {file}; do sleep 0.01; done'")));
+    // No shell: while that forks as vfork(2) does it cannot stop.
+    let main = r#"perl -e '$| = 1; print "re" . "ady\n"; select(undef, undef, undef, 0.01) until -e $ARGV[0]'"#;
+    pty.enter(&words(&scratch, &format!("{main} {file}")));
     pty.expect("ready\r\n");
     pty.type_in(SUSPEND);
     pty.expect("Stopped");
