@@ -50,7 +50,7 @@
 //! for a reload a helper does. What it reads later is in
 //! the kernel's own memory: `/proc/PID/comm` of who sent it a signal, its memory group's count of OOM kills
 //! when main was killed, `/proc/meminfo` while volumes take long to sync, and at its end `/proc/sys/kernel/ns_last_pid`
-//! and `/proc/self/mountinfo`.
+//! and the list of mounts (`listmount(2)`, or `/proc/self/mountinfo`).
 
 pub mod base;
 pub mod cli;
