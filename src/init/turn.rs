@@ -1,5 +1,6 @@
 //! The loop: descriptors become facts.
 
+mod helpers;
 mod history;
 mod perform;
 
