@@ -142,7 +142,7 @@ impl Supervised {
     /// It ends; nothing may be left.
     pub(crate) fn ended(self) -> (i32, Vec<String>) {
         let (code, log) = self.init.end();
-        assert_eq!(marked(&self.mark), [0i32; 0], "left behind: {log:?}");
+        assert_eq!(marked(&self.mark), [0i32; 0], "left behind, with code {code}: {log:?}");
         (code, log)
     }
 }

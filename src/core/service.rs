@@ -324,6 +324,8 @@ impl Services {
         for service in &mut self.list {
             if let (Some(job), Some(asked)) = (service.job, &mut service.asked)
                 && !asked.told
+                // Main and jobs may use it, too, and do not end with it: at a shutdown it waits for them.
+                && !(self.closed && asked.by_itself)
                 && !needed.contains(&service.config.name)
             {
                 asked.told = true;

@@ -316,6 +316,37 @@ fn a_mount_whose_server_hangs_keeps_nobody() {
     }
 }
 
+/// Who is stuck on it goes only when its server does, which otherwise waits for him.
+#[test]
+fn a_mount_that_hangs_and_is_found_unhealthy_is_replaced_with_its_users() {
+    if !can() {
+        return;
+    }
+    apart(|| {
+        let reads =
+            "echo x > @/mnt/x; touch @/up; until [ -e @/hangs ]; do sleep 0.01; done; touch @/reads; exec cat @/mnt/x";
+        let file = format!(
+            "{}health = {{ command = 'test ! -e @/ill', every = '100ms', retries = 1 }}\nbackoff = {{ initial = '10ms' }}
+            [service.it]\nafter = {{ vol = 'ready' }}\nstop = {{ grace = '100ms' }}\ncommand = '''{reads}'''",
+            daemon().replace("30s", "1s")
+        );
+        let services = Supervised::begin(&file);
+        services.until_there("up");
+        services.put("hang");
+        services.until_there("reads");
+        for name in ["hang", "hangs", "up"] {
+            fs::remove_file(services.path(name)).unwrap();
+        }
+        services.put("ill");
+        services.until_info("vol", "ending", |info| info["state"] == "ending");
+        fs::remove_file(services.path("ill")).unwrap();
+        services.until_there("up");
+        assert_eq!(services.info("vol")["restarts"], 1);
+        let (code, log) = services.end();
+        assert!([0, 74].contains(&code), "{code} {log:?}");
+    });
+}
+
 /// Somebody outside lastout's tree holds it: it waits, says who, and goes when he does.
 #[test]
 fn who_holds_a_mount_is_named_and_waited_for() {

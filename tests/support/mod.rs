@@ -358,7 +358,8 @@ pub fn zombies_of(parent: i32) -> Vec<i32> {
 
 /// A mark that no other test and no other run has.
 pub fn mark(name: &str) -> String {
-    format!("mark-{name}-{}-{}", std::process::id(), COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    // With an end: the first is no part of the eleventh.
+    format!("mark-{name}-{}-{}e", std::process::id(), COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
 /// Runs `body` where crun, and so Podman, runs: it refuses cgroups of version 1 with those of version 2 beside them, so

@@ -196,20 +196,19 @@ impl Init {
         self.table.active().into_iter().filter(|job| !mounts.contains(job)).collect()
     }
 
-    /// These are stuck, and everything ends: if it is on a mount of ours, its server ends before them, or they never do.
+    /// These are stuck: if it is on a mount of ours that is to end, its server ends before them, or they never do. When
+    /// everything ends, each is to.
     pub(super) fn end_servers_of<'a>(
         &mut self,
         now: Tick,
         stuck: impl IntoIterator<Item = &'a Leftover>,
         orders: &mut Vec<Action>,
     ) {
-        if !self.leaving_others() {
-            return;
-        }
+        let all = self.leaving_others();
         for process in stuck {
             let Some(device) = process.device.as_ref().filter(|device| self.services.serves(device)) else { continue };
             let why = format!("pid {} is stuck on it", process.pid);
-            self.with_services(now, orders, |services, todo| services.end_server(now, device, &why, todo));
+            self.with_services(now, orders, |services, todo| services.end_server(now, device, &why, all, todo));
         }
     }
 

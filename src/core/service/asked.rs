@@ -146,11 +146,13 @@ impl Services {
         self.advance(now, orders);
     }
 
-    /// Nothing but the end of whoever serves this device can end those that are stuck on it.
-    pub(in crate::core) fn end_server(&mut self, now: Tick, device: &str, why: &str, orders: &mut Vec<Do>) {
+    /// Nothing but the end of whoever serves this device can end those that are stuck on it. `all`: everything is to end.
+    pub(in crate::core) fn end_server(&mut self, now: Tick, device: &str, why: &str, all: bool, orders: &mut Vec<Do>) {
         let serves = |service: &&mut Service| service.device.as_deref() == Some(device);
         for service in self.list.iter_mut().filter(serves) {
-            service.ask(&Cause::Shutdown { why: why.into() }, None);
+            if all {
+                service.ask(&Cause::Shutdown { why: why.into() }, None);
+            }
             if let (Some(job), Some(asked)) = (service.job, &mut service.asked)
                 && !mem::replace(&mut asked.told, true)
             {

@@ -464,6 +464,36 @@ fn a_restart_has_what_it_needs_tried_again() {
 }
 
 #[test]
+fn a_server_on_which_its_users_are_stuck_ends_before_them_if_it_is_to_end() {
+    let mut bench = Bench::new(vec![mount("gcs"), after(service("ray"), &[("gcs", Condition::Ready)])]);
+    bench.ready("gcs");
+    bench.ready("ray");
+    let job = bench.job("gcs");
+    bench.services.mounted(job, "0:52".into());
+    bench.said();
+    bench.with(|services, now, orders| services.end_server(now, "0:52", "stuck", false, orders));
+    assert_eq!(bench.said(), [""; 0], "it may answer again");
+    bench.with(|services, now, orders| services.ending(now, job, orders));
+    assert_eq!(bench.said(), ["end ray"]);
+    bench.with(|services, now, orders| services.end_server(now, "0:51", "stuck", false, orders));
+    bench.with(|services, now, orders| services.end_server(now, "0:52", "stuck", false, orders));
+    assert_eq!(bench.said(), ["end gcs"]);
+}
+
+#[test]
+fn a_mount_whose_server_dies_in_a_shutdown_waits_for_main_and_jobs() {
+    let mut bench = Bench::new(vec![mount("gcs")]);
+    bench.ready("gcs");
+    let job = bench.job("gcs");
+    bench.said();
+    bench.with(|services, now, orders| services.shut_down(now, "test", orders));
+    bench.with(|services, now, orders| services.ending(now, job, orders));
+    assert_eq!(bench.said(), [""; 0]);
+    bench.with(|services, now, orders| services.unmount(now, "test", orders));
+    assert_eq!(bench.said(), ["end gcs"]);
+}
+
+#[test]
 fn mounts_outlive_a_shutdown_until_they_are_told() {
     let mut bench = Bench::new(vec![mount("gcs"), after(service("ray"), &[("gcs", Condition::Ready)])]);
     bench.ready("gcs");
