@@ -92,7 +92,9 @@ mod tests {
         }
         // However many there are.
         for _ in 0..1000 {
-            ["loops", "and", "another", "as", "well", "once", "more"].map(&mut service);
+            for name in ["loops", "and", "another", "as", "well", "once", "more"] {
+                service(name);
+            }
         }
         let kept = service("loops");
         assert_eq!((kept.len(), kept.last()), (MOST, Some(&7104)));
