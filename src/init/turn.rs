@@ -270,6 +270,10 @@ impl<'a> Turn<'a> {
         self.facts.push_back(Event::Begin);
         self.until_quiet();
         self.let_go();
+        if self.plan.sync == Sync::Auto {
+            // Main is being executed: who asks now asks only for new ones at the end, which somebody waits for.
+            self.local.is_every_mount();
+        }
         // Children may be there already, if lastout was executed by a process that had some.
         self.reap();
         self.until_quiet();
@@ -319,9 +323,6 @@ impl<'a> Turn<'a> {
         // are one of many.
         if process::me() != Pid::INIT || self.plan.pid_namespace {
             self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
-        }
-        if self.plan.sync == Sync::Auto {
-            self.local.is_every_mount();
         }
     }
 
