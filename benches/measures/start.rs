@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::{
-    lab::{Lab, Role, Turn, in_turns, quiet, scratch, time, words},
+    lab::{Contender, Lab, Role, Turn, in_turns, quiet, scratch, time, words},
     report::{Row, single},
 };
 
@@ -12,9 +12,15 @@ pub const START: &str = "start to exit of `X -- true`";
 /// Started by `posix_spawn`; the program that it starts is static and does nothing.
 pub fn start(lab: &Lab) -> Vec<Row> {
     let scratch = scratch();
+    // By that name it is tini: without a control directory, and nothing is synced.
+    let tini = scratch.path().join("tini");
+    std::os::unix::fs::symlink(lab.program("lastout"), &tini).unwrap();
     let run = |pid1: bool, prefix: &[&str], rounds: usize| {
         let mut turns = Vec::new();
-        for contender in lab.contenders(pid1, "floor", &scratch.path().join("control")) {
+        let as_tini = words(&[tini.to_str().unwrap()], if pid1 { &["--"] } else { &["-s", "--"] });
+        let as_tini = Contender { name: "lastout as tini", role: Role::Beside, words: as_tini };
+        let contenders = lab.contenders(pid1, "floor", &scratch.path().join("control"));
+        for contender in contenders.into_iter().chain([as_tini]) {
             let mut all = words(prefix, &[]);
             all.extend(contender.words);
             all.push(lab.program("true"));
