@@ -71,6 +71,11 @@ fn can() -> bool {
 const WRITER: &str = "n=0; w() { echo $n > @/mnt/service$n && echo $n >> @/said && n=$((n+1)); }
     trap 'w || echo bad >> @/errors; exit 0' TERM; w || echo bad >> @/errors; while :; do sleep 600 & wait $!; done";
 
+/// The mount, with more of its keys, and a service that writes on it.
+fn with_writer(keys: &str) -> String {
+    format!("{}{keys}\n[service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{WRITER}'''", daemon())
+}
+
 #[test]
 fn a_mount_ends_after_its_users_and_nothing_is_lost() {
     a_hundred_stops(rounds(100, 1000));
@@ -169,10 +174,7 @@ fn a_mount_is_stopped_and_started_with_its_users() {
         return;
     }
     apart(|| {
-        let services = Supervised::begin(&format!(
-            "{}[service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{WRITER}'''",
-            daemon()
-        ));
+        let services = Supervised::begin(&with_writer(""));
         services.until_state("it", "ready");
         services.init.must(&["stop", "vol"]);
         assert!(!is_mounted(&services.path("mnt")) && services.path("flushed").exists());
@@ -195,10 +197,7 @@ fn nobody_writes_beneath_a_mount_whose_server_dies() {
         return;
     }
     apart(|| {
-        let services = Supervised::begin(&format!(
-            "{}backoff = {{ initial = '10ms' }}\n[service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{WRITER}'''",
-            daemon()
-        ));
+        let services = Supervised::begin(&with_writer("backoff = { initial = '10ms' }"));
         services.until_state("it", "ready");
         services.until_text("said", "0\n");
         run("kill", &["-9", &services.pid("vol").to_string()]);
@@ -264,10 +263,7 @@ fn who_uses_a_mount_that_somebody_unmounts_starts_again_with_it() {
         return;
     }
     apart(|| {
-        let services = Supervised::begin(&format!(
-            "{}backoff = {{ initial = '10ms' }}\n[service.it]\nafter = {{ vol = 'ready' }}\ncommand = '''{WRITER}'''",
-            daemon()
-        ));
+        let services = Supervised::begin(&with_writer("backoff = { initial = '10ms' }"));
         services.until_state("it", "ready");
         services.put("stay");
         run("umount", &[services.path("mnt").to_str().unwrap()]);
